@@ -1,0 +1,36 @@
+# trainyard_library(<folder> HEADERS <public headers> SOURCES <sources and internal headers>
+#                   [USES <targets public headers need>] [PRIVATE_USES <targets only sources need>])
+#
+# The static library trainyard_<folder>, alias trainyard::<folder>. Headers are included from the root of the
+# repository, "<folder>/<header>", and each must compile on its own (CMAKE_VERIFY_INTERFACE_HEADER_SETS).
+function(trainyard_library folder)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "HEADERS;SOURCES;USES;PRIVATE_USES")
+  if(arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "trainyard_library(${folder}): unknown arguments ${arg_UNPARSED_ARGUMENTS}")
+  endif()
+  set(target trainyard_${folder})
+  add_library(${target} STATIC)
+  add_library(trainyard::${folder} ALIAS ${target})
+  target_sources(${target}
+    PRIVATE ${arg_SOURCES}
+    PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR} FILES ${arg_HEADERS})
+  target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_link_libraries(${target} PUBLIC ${arg_USES} PRIVATE ${arg_PRIVATE_USES} trainyard_warnings)
+endfunction()
+
+# trainyard_test(<name> LABEL <label> SOURCES <sources> USES <targets>)
+#
+# One GoogleTest program; CTest lists each of its tests under the label. TRAINYARD_SOURCE_DIR is the root of the
+# repository, for tests that read scenarios and goldens.
+function(trainyard_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL" "SOURCES;USES")
+  if(arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "trainyard_test(${name}): unknown arguments ${arg_UNPARSED_ARGUMENTS}")
+  endif()
+  add_executable(${name} ${arg_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE TRAINYARD_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${name} PRIVATE ${arg_USES} GTest::gtest_main trainyard_warnings)
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES LABELS ${arg_LABEL})
+endfunction()

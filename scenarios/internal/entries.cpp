@@ -1,0 +1,474 @@
+#include "scenarios/internal/entries.hpp"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <span>
+#include <utility>
+
+#include "scenarios/internal/hf_config.hpp"
+
+namespace trainyard::scenarios {
+namespace {
+
+constexpr double least_share = 0.001;  // of a peak; a rate of zero never ends
+
+// Follows `base` from a name or a map down to an entry without one, and merges on the way back.
+class Resolver {
+ public:
+  Resolver(Reader& reader, const Catalog& catalog, EntryKind kind) : reader_(reader), catalog_(catalog), kind_(kind) {}
+
+  std::optional<Resolved> resolve(const Value& value, const std::string& path);
+
+  std::optional<HfModel> hf_model;  // where the value, or what it is based on, is read from a config.json
+
+ private:
+  std::optional<Resolved> resolve_name(const Value& name, const std::string& path);
+  std::optional<Resolved> resolve_map(const Value& map, const std::string& path);
+  std::optional<Resolved> resolve_hf_config(const Value& map, const Value& file, const std::string& path);
+  std::optional<Resolved> resolve_inline(const Value& map, const std::string& path);
+  Value refined(Value base, Value refinement) const;
+
+  Reader& reader_;
+  const Catalog& catalog_;
+  EntryKind kind_;
+  std::vector<const CatalogEntry*> chain_;  // the entries being resolved
+};
+
+std::optional<Resolved> Resolver::resolve(const Value& value, const std::string& path) {
+  if (value.is_scalar()) return resolve_name(value, path);
+  if (value.is_map()) return resolve_map(value, path);
+  const std::string in = path.empty() ? "" : path + ": ";
+  reader_.report(value.where, in + "expected the name of " + (kind_ == EntryKind::accelerator ? "an " : "a ") +
+                                  std::string{to_string(kind_)} + ", or a map, got " + describe(value));
+  return std::nullopt;
+}
+
+std::optional<Resolved> Resolver::resolve_name(const Value& name, const std::string& path) {
+  const std::string in = path.empty() ? "" : path + ": ";
+  // An entry may refine the one of the same name that it hides.
+  const bool own = !chain_.empty() && chain_.back()->name == name.scalar;
+  const CatalogEntry* entry = catalog_.find(kind_, name.scalar, own ? chain_.back() : nullptr);
+  if (entry == nullptr) {
+    std::vector<std::string_view> names;
+    for (const CatalogEntry* known : catalog_.entries(kind_)) names.push_back(known->name);
+    reader_.report(name.where, in + "no " + std::string{to_string(kind_)} + " is called " + describe(name) +
+                                   nearest(name.scalar, names) + "; the catalogue has " + listed(names, "and"));
+    return std::nullopt;
+  }
+  if (std::find(chain_.begin(), chain_.end(), entry) != chain_.end()) {
+    reader_.report(name.where, in + "'" + entry->name + "' is based on itself");
+    return std::nullopt;
+  }
+  chain_.push_back(entry);
+  const Value text = parse_yaml(entry->text, entry->file);
+  std::optional<Resolved> result;
+  if (text.is_map())
+    result = resolve_map(text, path);
+  else
+    reader_.report(text.where, in + "expected a map of keys, got " + describe(text));
+  chain_.pop_back();
+  if (result) result->name = entry->name;
+  return result;
+}
+
+std::optional<Resolved> Resolver::resolve_map(const Value& map, const std::string& path) {
+  const Value* base = map.find("base");
+  const Value* file = kind_ == EntryKind::model ? map.find("hf_config") : nullptr;
+  if (file != nullptr && base != nullptr) {
+    reader_.report(file->where, join(path, "hf_config") + ": a model has either 'base' or 'hf_config'");
+    return std::nullopt;
+  }
+  if (file != nullptr) return resolve_hf_config(map, *file, path);
+  if (base == nullptr) return resolve_inline(map, path);
+  std::optional<Resolved> parent = resolve(*base, path);
+  if (!parent) return std::nullopt;
+  Value refinement = map;
+  remove(refinement, "base");
+  return Resolved{.value = refined(std::move(parent->value), std::move(refinement)), .name = std::move(parent->name)};
+}
+
+std::optional<Resolved> Resolver::resolve_hf_config(const Value& map, const Value& file, const std::string& path) {
+  if (!file.is_scalar()) {
+    reader_.report(file.where, join(path, "hf_config") + ": expected the path of a config.json, got " + describe(file));
+    return std::nullopt;
+  }
+  // Relative to the file that says so; what the command line says is relative to the current folder.
+  std::filesystem::path location = file.scalar;
+  if (file.where.line > 0) location = std::filesystem::path{file.where.file}.parent_path() / location;
+  std::error_code error;
+  if (!std::filesystem::exists(location, error)) {
+    reader_.report(file.where, join(path, "hf_config") + ": no such file: '" + location.string() + "'");
+    return std::nullopt;
+  }
+  hf_model = read_hf_config(reader_, location);
+  if (!hf_model) return std::nullopt;
+  std::optional<Resolved> parent = resolve(hf_model->value, path);
+  if (!parent) return std::nullopt;
+  Value refinement = map;
+  remove(refinement, "hf_config");
+  return Resolved{.value = refined(std::move(parent->value), std::move(refinement)), .name = std::move(parent->name)};
+}
+
+// A model without `base` takes what its family says, unless it is the entry of that family.
+std::optional<Resolved> Resolver::resolve_inline(const Value& map, const std::string& path) {
+  const std::string name = chain_.empty() ? "inline" : chain_.back()->name;
+  if (kind_ != EntryKind::model) return Resolved{.value = map, .name = name};
+  const Value* family = map.find("family");
+  if (family == nullptr || !family->is_scalar()) {
+    reader_.report(reader_.location_of(path),
+                   "missing key '" + join(path, "base") + "', such as gpt or llama (or 'hf_config')");
+    return std::nullopt;
+  }
+  const CatalogEntry* entry = catalog_.find(kind_, family->scalar, chain_.empty() ? nullptr : chain_.back());
+  const bool itself = !chain_.empty() && chain_.back()->name == family->scalar;
+  if (entry == nullptr || itself) return Resolved{.value = map, .name = name};
+  std::optional<Resolved> parent = resolve_name(*family, path);
+  if (!parent) return std::nullopt;
+  return Resolved{.value = refined(std::move(parent->value), map), .name = name};
+}
+
+Value Resolver::refined(Value base, Value refinement) const {
+  remove(base, "description");  // they tell of the base alone
+  remove(base, "sources");
+  if (kind_ == EntryKind::node) {
+    const Value* usual = base.find("accelerator");
+    Value* accelerator = refinement.find("accelerator");
+    const bool refines = accelerator != nullptr && accelerator->is_map() && accelerator->find("base") == nullptr;
+    if (refines && usual != nullptr && usual->is_scalar()) set(*accelerator, "base", *usual);
+  }
+  if (kind_ == EntryKind::model) {
+    const Value* bias = refinement.find("bias");
+    if (bias != nullptr && refinement.find("qkv_bias") == nullptr) set(base, "qkv_bias", *bias);
+  }
+  return merged(base, refinement);
+}
+
+template <class T>
+std::vector<sim::Key> per_precision(workloads::PerPrecision<T>& values, double least, double most) {
+  std::vector<sim::Key> keys;
+  for (std::size_t i = 0; i < workloads::precisions; ++i)
+    keys.push_back(
+        {.name = workloads::precision_names[i], .target = &values[i], .help = "", .least = least, .most = most});
+  return keys;
+}
+
+void read_gemm(Reader& reader, const Value& gemm, const std::string& path, workloads::Accelerator& accelerator) {
+  const Value* efficiency = nullptr;
+  std::vector<std::int64_t> tile;
+  const std::vector<sim::Key> keys{
+      {.name = "tile", .target = &tile, .help = "", .required = true, .least = 1, .most = 65536},
+      {.name = "half_k", .target = &accelerator.half_k, .help = "", .required = true},
+  };
+  const std::array<Section, 1> sections{{{"efficiency", &efficiency, true}}};
+  reader.read(gemm, path, {.keys = keys, .sections = sections});
+  if (efficiency != nullptr)
+    reader.read(*efficiency, join(path, "efficiency"),
+                {.keys = per_precision(accelerator.gemm_efficiency, least_share, 1)});
+  if (tile.size() == 2) {
+    accelerator.tile_rows = tile[0];
+    accelerator.tile_columns = tile[1];
+  } else if (const Value* given = gemm.find("tile"); given != nullptr && given->is_sequence()) {
+    reader.report(given->where, join(path, "tile") + ": expected rows and columns, such as [256, 128]");
+  }
+}
+
+void read_attention(Reader& reader, const Value& attention, const std::string& path,
+                    workloads::Accelerator& accelerator) {
+  const std::vector<sim::Key> keys{
+      {.name = "forward_efficiency",
+       .target = &accelerator.attention_forward_efficiency,
+       .help = "",
+       .required = true,
+       .least = least_share,
+       .most = 1},
+      {.name = "backward_efficiency",
+       .target = &accelerator.attention_backward_efficiency,
+       .help = "",
+       .required = true,
+       .least = least_share,
+       .most = 1},
+      {.name = "half_sequence", .target = &accelerator.attention_half_sequence, .help = "", .required = true},
+  };
+  reader.read(attention, path, {.keys = keys});
+}
+
+// Every precision with a peak needs to say how much of it is reached, and none may be left without a peak.
+void check_precisions(Reader& reader, const Value& value, const std::string& path,
+                      const workloads::Accelerator& accelerator) {
+  bool any = false;
+  for (std::size_t i = 0; i < workloads::precisions; ++i) {
+    if (accelerator.peak[i].count == 0) continue;
+    any = true;
+    const std::string name{workloads::precision_names[i]};
+    if (accelerator.gemm_efficiency[i] == 0)
+      reader.report(value.where, "missing key '" + join(path, "gemm.efficiency." + name) + "', since peak has " + name);
+  }
+  if (!any) reader.report(value.where, join(path, "peak") + ": expected a peak for one precision at least");
+}
+
+void read_protocols(Reader& reader, const Value& value, const std::string& path, topology::Protocols& protocols) {
+  const Value* simple = nullptr;
+  const Value* ll128 = nullptr;
+  const Value* ll = nullptr;
+  const std::array<Section, 3> sections{{{"simple", &simple, true}, {"ll128", &ll128, true}, {"ll", &ll, true}}};
+  reader.read(value, path, {.sections = sections});
+  const auto read_one = [&](const Value* given, std::string_view name, topology::Protocol& protocol) {
+    if (given == nullptr) return;
+    const std::vector<sim::Key> keys{
+        {.name = "hop", .target = &protocol.hop, .help = "", .required = true},
+        {.name = "efficiency",
+         .target = &protocol.efficiency,
+         .help = "",
+         .required = true,
+         .least = least_share,
+         .most = 1},
+    };
+    reader.read(*given, join(path, name), {.keys = keys});
+  };
+  read_one(simple, "simple", protocols.simple);
+  read_one(ll128, "ll128", protocols.ll128);
+  read_one(ll, "ll", protocols.ll);
+}
+
+void read_point_to_point(Reader& reader, const Value& value, const std::string& path,
+                         topology::CollectiveTuning& tuning) {
+  const auto share = [](std::string_view name, double& target) {
+    return sim::Key{.name = name, .target = &target, .help = "", .required = true, .least = least_share, .most = 1};
+  };
+  const std::vector<sim::Key> keys{
+      {.name = "latency", .target = &tuning.point_to_point_latency, .help = "", .required = true},
+      share("intra_efficiency", tuning.point_to_point_intra_efficiency),
+      share("inter_efficiency", tuning.point_to_point_inter_efficiency),
+  };
+  reader.read(value, path, {.keys = keys});
+}
+
+void read_collectives(Reader& reader, const Value& value, const std::string& path, topology::CollectiveTuning& tuning) {
+  const Value* intra = nullptr;
+  const Value* inter = nullptr;
+  const Value* point_to_point = nullptr;
+  const std::vector<sim::Key> keys{{.name = "base", .target = &tuning.base, .help = "", .required = true}};
+  const std::array<Section, 3> sections{
+      {{"intra", &intra, true}, {"inter", &inter, true}, {"point_to_point", &point_to_point, true}}};
+  reader.read(value, path, {.keys = keys, .sections = sections});
+  if (intra != nullptr) read_protocols(reader, *intra, join(path, "intra"), tuning.intra);
+  if (inter != nullptr) read_protocols(reader, *inter, join(path, "inter"), tuning.inter);
+  if (point_to_point != nullptr) read_point_to_point(reader, *point_to_point, join(path, "point_to_point"), tuning);
+}
+
+void read_link(Reader& reader, const Value& value, const std::string& path, topology::NodeType& node) {
+  sim::Choice kind{.value = "nvswitch", .choices = {"nvswitch"}};
+  const std::vector<sim::Key> keys{
+      {.name = "kind", .target = &kind, .help = ""},
+      {.name = "rate", .target = &node.link_rate, .help = "", .required = true, .least = 1},
+      {.name = "latency", .target = &node.link_latency, .help = "", .required = true},
+  };
+  reader.read(value, path, {.keys = keys});
+}
+
+// The model's own keys, as they are written; relations between them come after.
+struct ModelKeys {
+  sim::Choice family{.value = "", .choices = {"gpt", "llama"}};
+  sim::Choice activation{.value = "", .choices = {"gelu", "swiglu"}};
+  sim::Choice norm{.value = "", .choices = {"layernorm", "rmsnorm"}};
+  sim::Choice position_embedding{.value = "", .choices = {"learned", "rope", "none"}};
+  std::optional<std::int64_t> ffn_hidden;
+  std::optional<std::int64_t> kv_heads;
+  std::optional<std::int64_t> head_dim;
+  std::optional<bool> qkv_bias;
+  std::int64_t experts = 0;
+  std::int64_t top_k = 0;
+};
+
+std::vector<sim::Key> keys_of(ModelKeys& keys, workloads::Model& model) {
+  const auto dimension = [](std::string_view name, sim::Key::Target target, double most, bool required = true) {
+    return sim::Key{.name = name, .target = target, .help = "", .required = required, .least = 1, .most = most};
+  };
+  return {
+      {.name = "name", .target = &model.name, .help = ""},
+      {.name = "description", .target = &model.description, .help = ""},
+      {.name = "family", .target = &keys.family, .help = "", .required = true},
+      {.name = "activation", .target = &keys.activation, .help = "", .required = true},
+      {.name = "norm", .target = &keys.norm, .help = "", .required = true},
+      {.name = "position_embedding", .target = &keys.position_embedding, .help = "", .required = true},
+      {.name = "tied_embeddings", .target = &model.tied_embeddings, .help = "", .required = true},
+      {.name = "bias", .target = &model.bias, .help = "", .required = true},
+      {.name = "qkv_bias", .target = &keys.qkv_bias, .help = ""},
+      {.name = "dropout", .target = &model.dropout, .help = "", .most = 0.99},
+      dimension("layers", &model.layers, 1e5),
+      dimension("hidden", &model.hidden, 1e6),
+      dimension("ffn_hidden", &keys.ffn_hidden, 1e7, false),
+      dimension("heads", &model.heads, 1e6),
+      dimension("kv_heads", &keys.kv_heads, 1e6, false),
+      dimension("head_dim", &keys.head_dim, 1e6, false),
+      dimension("vocab", &model.vocab, 1e8),
+      dimension("positions", &model.positions, 1e9, false),
+      {.name = "experts", .target = &keys.experts, .help = ""},
+      {.name = "top_k", .target = &keys.top_k, .help = ""},
+  };
+}
+
+template <class Enum>
+Enum chosen(const sim::Choice& choice) {
+  const auto found = std::find(choice.choices.begin(), choice.choices.end(), choice.value);
+  return static_cast<Enum>(found == choice.choices.end() ? 0 : found - choice.choices.begin());
+}
+
+// What follows from other keys; called when all of those are right.
+void complete_model(Reader& reader, const std::string& path, const ModelKeys& keys, workloads::Model& model) {
+  model.family = keys.family.value;
+  model.activation = chosen<workloads::Model::Activation>(keys.activation);
+  model.norm = chosen<workloads::Model::Norm>(keys.norm);
+  model.position_embedding = chosen<workloads::Model::PositionEmbedding>(keys.position_embedding);
+  model.qkv_bias = keys.qkv_bias.value_or(model.bias);
+  model.kv_heads = keys.kv_heads.value_or(model.heads);
+  model.head_dim = keys.head_dim.value_or(model.hidden / model.heads);
+  model.ffn_hidden = keys.ffn_hidden.value_or(4 * model.hidden);
+  if (!keys.ffn_hidden && model.gated())
+    reader.report(reader.location_of(path), "missing key '" + join(path, "ffn_hidden") +
+                                                "', which has no usual value where activation is swiglu");
+  if (!keys.head_dim && model.hidden % model.heads != 0)
+    reader.report_at(join(path, "heads"), "hidden " + std::to_string(model.hidden) + " is no multiple of " +
+                                              std::to_string(model.heads) + " heads; give 'head_dim'");
+  if (model.heads % model.kv_heads != 0)
+    reader.report_at(join(path, "kv_heads"), "expected a divisor of " + std::to_string(model.heads) + " heads, got " +
+                                                 std::to_string(model.kv_heads));
+  // Far beyond any model; counts of bytes and FLOP must still fit 64 bits.
+  constexpr double most_parameters = 1e15;
+  const auto hidden = static_cast<double>(model.hidden);
+  const double layer = hidden * static_cast<double>(2 * model.query_width() + 2 * model.kv_width()) +
+                       hidden * static_cast<double>(model.ffn_matrices() * model.ffn_hidden);
+  const double tables = 2 * static_cast<double>(model.vocab + model.positions) * hidden;
+  if (static_cast<double>(model.layers) * layer + tables > most_parameters)
+    reader.report_at(path, "the model has more than 10^15 parameters");
+}
+
+}  // namespace
+
+std::optional<Resolved> resolve(Reader& reader, const Catalog& catalog, EntryKind kind, const Value& value,
+                                const std::string& path) {
+  return Resolver{reader, catalog, kind}.resolve(value, path);
+}
+
+workloads::Accelerator read_accelerator(Reader& reader, const Catalog& catalog, const Value& value,
+                                        const std::string& path) {
+  workloads::Accelerator accelerator;
+  const std::optional<Resolved> resolved = resolve(reader, catalog, EntryKind::accelerator, value, path);
+  if (!resolved) return accelerator;
+  accelerator.name = resolved->name;
+  const Value* peak = nullptr;
+  const Value* gemm = nullptr;
+  const Value* attention = nullptr;
+  const Value* sources = nullptr;
+  const auto key = [](std::string_view name, sim::Key::Target target, double least, double most = 1e15) {
+    return sim::Key{.name = name, .target = target, .help = "", .required = true, .least = least, .most = most};
+  };
+  const std::vector<sim::Key> keys{
+      {.name = "name", .target = &accelerator.name, .help = ""},
+      {.name = "description", .target = &accelerator.description, .help = ""},
+      key("memory", &accelerator.memory, 1),
+      key("memory_bandwidth", &accelerator.memory_bandwidth, 1),
+      key("l2_cache", &accelerator.l2_cache, 0),
+      key("sms", &accelerator.sms, 1, 1e6),
+      key("memory_efficiency", &accelerator.memory_efficiency, least_share, 1),
+      key("memory_half_size", &accelerator.memory_half_size, 0),
+      key("kernel_latency", &accelerator.kernel_latency, 0),
+  };
+  const std::array<Section, 4> sections{
+      {{"peak", &peak, true}, {"gemm", &gemm, true}, {"attention", &attention, true}, {"sources", &sources}}};
+  const std::size_t before = reader.mistakes();
+  reader.read(resolved->value, path, {.keys = keys, .sections = sections});
+  if (peak != nullptr) reader.read(*peak, join(path, "peak"), {.keys = per_precision(accelerator.peak, 1, 0)});
+  if (gemm != nullptr) read_gemm(reader, *gemm, join(path, "gemm"), accelerator);
+  if (attention != nullptr) read_attention(reader, *attention, join(path, "attention"), accelerator);
+  if (reader.mistakes() == before) check_precisions(reader, resolved->value, path, accelerator);
+  return accelerator;
+}
+
+NodeReading read_node(Reader& reader, const Catalog& catalog, const Value& value, const std::string& path) {
+  NodeReading result;
+  topology::NodeType& node = result.node;
+  const std::optional<Resolved> resolved = resolve(reader, catalog, EntryKind::node, value, path);
+  if (!resolved) return result;
+  node.name = resolved->name;
+  const Value* accelerator = nullptr;
+  const Value* link = nullptr;
+  const Value* collectives = nullptr;
+  const Value* sources = nullptr;
+  const std::vector<sim::Key> keys{
+      {.name = "name", .target = &node.name, .help = ""},
+      {.name = "description", .target = &node.description, .help = ""},
+      {.name = "devices", .target = &node.devices, .help = "", .required = true, .least = 1, .most = 1024},
+      {.name = "nics", .target = &node.nics, .help = "", .required = true, .least = 1, .most = 1024},
+      {.name = "nic_rate", .target = &node.nic_rate, .help = "", .required = true, .least = 1},
+      {.name = "nic_latency", .target = &node.nic_latency, .help = "", .required = true},
+      {.name = "fabric", .target = &node.fabric, .help = "", .required = true},
+  };
+  const std::array<Section, 4> sections{{{"accelerator", &accelerator, true},
+                                         {"link", &link, true},
+                                         {"collectives", &collectives, true},
+                                         {"sources", &sources}}};
+  reader.read(resolved->value, path, {.keys = keys, .sections = sections});
+  if (link != nullptr) read_link(reader, *link, join(path, "link"), node);
+  if (collectives != nullptr) read_collectives(reader, *collectives, join(path, "collectives"), node.collectives);
+  if (accelerator != nullptr)
+    result.accelerator = read_accelerator(reader, catalog, *accelerator, join(path, "accelerator"));
+  node.accelerator = result.accelerator.name;
+  return result;
+}
+
+topology::FabricType read_fabric(Reader& reader, const Catalog& catalog, const Value* value, const std::string& usual,
+                                 const std::string& path) {
+  topology::FabricType fabric;
+  const Value usual_name = make_scalar(usual, reader.location_of(path));
+  Value described = value == nullptr ? usual_name : *value;
+  if (described.is_map() && described.find("kind") == nullptr && described.find("base") == nullptr)
+    set(described, "base", usual_name);
+  const std::optional<Resolved> resolved = resolve(reader, catalog, EntryKind::fabric, described, path);
+  if (!resolved) return fabric;
+  fabric.name = resolved->name;
+  sim::Choice kind{.value = "", .choices = {"single-switch", "fat-tree", "rail-optimized"}};
+  sim::Choice routing{.value = "adaptive", .choices = {"adaptive"}};
+  const Value* sources = nullptr;
+  const std::vector<sim::Key> keys{
+      {.name = "name", .target = &fabric.name, .help = ""},
+      {.name = "description", .target = &fabric.description, .help = ""},
+      {.name = "kind", .target = &kind, .help = "", .required = true},
+      {.name = "radix", .target = &fabric.radix, .help = "", .least = 2, .most = 1e6},
+      {.name = "oversubscription", .target = &fabric.oversubscription, .help = "", .least = 0.01, .most = 1000},
+      {.name = "switch_latency", .target = &fabric.switch_latency, .help = "", .required = true},
+      {.name = "routing", .target = &routing, .help = ""},
+  };
+  const std::array<Section, 1> sections{{{"sources", &sources}}};
+  const std::array<Later, 6> later{
+      {{"routing", "ecmp"}, {"kind", "dragonfly"}, {"kind", "ici"}, {"kind", "dcn"}, {"slices"}, {"shape"}}};
+  reader.read(resolved->value, path, {.keys = keys, .sections = sections, .later = later});
+  fabric.kind = chosen<topology::FabricType::Kind>(kind);
+  return fabric;
+}
+
+ModelReading read_model(Reader& reader, const Catalog& catalog, const Value& value, const std::string& path) {
+  ModelReading result;
+  Resolver resolver{reader, catalog, EntryKind::model};
+  const std::optional<Resolved> resolved = resolver.resolve(value, path);
+  if (!resolved) return result;
+  if (resolver.hf_model) {
+    result.sliding_window = resolver.hf_model->sliding_window;
+    result.warnings = resolver.hf_model->warnings;
+  }
+  result.model.name = resolved->name;
+  ModelKeys model_keys;
+  const Value* sources = nullptr;
+  const std::vector<sim::Key> keys = keys_of(model_keys, result.model);
+  const std::array<Section, 1> sections{{{"sources", &sources}}};
+  const std::size_t before = reader.mistakes();
+  reader.read(resolved->value, path, {.keys = keys, .sections = sections});
+  if (model_keys.experts > 0 || model_keys.top_k > 0)
+    reader.report_at(join(path, model_keys.experts > 0 ? "experts" : "top_k"),
+                     "mixture-of-experts models are not supported yet");
+  if (reader.mistakes() == before) complete_model(reader, path, model_keys, result.model);
+  return result;
+}
+
+}  // namespace trainyard::scenarios

@@ -1,0 +1,165 @@
+// The two forms of a result: JSON for programs, a summary for people.
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "scenarios/internal/text.hpp"
+#include "scenarios/quantity.hpp"
+#include "scenarios/simulate.hpp"
+
+namespace trainyard::scenarios {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json communication_json(const std::vector<CommunicationSummary>& communication) {
+  Json rows = Json::array();
+  for (const CommunicationSummary& row : communication)
+    rows.push_back({{"purpose", sim::to_string(row.purpose)},
+                    {"operation", sim::to_string(row.operation)},
+                    {"count", row.count},
+                    {"bytes", row.bytes},
+                    {"wire_bytes", row.wire_bytes},
+                    {"busy_s", row.busy_s},
+                    {"exposed_s", row.exposed_s}});
+  return rows;
+}
+
+Json memory_json(const MemorySummary& memory) {
+  Json json{{"capacity_bytes", memory.capacity},
+            {"peak_bytes", memory.peak},
+            {"allocated_bytes", memory.allocated},
+            {"last_rank_allocated_bytes", memory.last_rank_allocated}};
+  for (std::size_t i = 0; i < sim::memory_purposes; ++i)
+    json[std::string(sim::to_string(static_cast<sim::MemoryPurpose>(i)))] = memory.parts.at(i);
+  json["overhead"] = memory.overhead;
+  json["fits"] = memory.fits;
+  json["peak_rank"] = memory.peak_rank;
+  return json;
+}
+
+}  // namespace
+
+std::string to_json(const Result& result) {
+  Json breakdown;
+  for (std::size_t i = 0; i < breakdown_names.size(); ++i)
+    breakdown[std::string(breakdown_names.at(i))] = result.breakdown_s.at(i);
+  const Json json{{"schema", 1},
+                  {"scenario", result.scenario},
+                  {"seed", result.seed},
+                  {"devices", result.devices},
+                  {"parallelism",
+                   {{"data", result.parallelism.data},
+                    {"tensor", result.parallelism.tensor},
+                    {"pipeline", result.parallelism.pipeline},
+                    {"context", result.parallelism.context},
+                    {"expert", result.parallelism.expert}}},
+                  {"micro_batch", result.micro_batch},
+                  {"micro_batches", result.micro_batches},
+                  {"step_time_s", result.step_time_s},
+                  {"samples_per_s", result.samples_per_s},
+                  {"tokens_per_s", result.tokens_per_s},
+                  {"tokens_per_s_per_device", result.tokens_per_s_per_device},
+                  {"model_tflops_per_device", result.model_tflops_per_device},
+                  {"hardware_tflops_per_device", result.hardware_tflops_per_device},
+                  {"mfu", result.mfu},
+                  {"mfu_full_attention", result.mfu_full_attention},
+                  {"hfu", result.hfu},
+                  {"device_busy", result.device_busy},
+                  {"breakdown_s", breakdown},
+                  {"memory", memory_json(result.memory)},
+                  {"communication", communication_json(result.communication)},
+                  {"engine",
+                   {{"wall_s", result.engine.wall_s},
+                    {"peak_rss_bytes", result.engine.peak_rss_bytes},
+                    {"events", result.engine.events},
+                    {"operations", result.engine.operations},
+                    {"ranks", result.engine.ranks}}},
+                  {"warnings", result.warnings}};
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+namespace {
+
+std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
+
+std::string gibibytes(std::int64_t bytes) { return fixed(static_cast<double>(bytes) / (1LL << 30), 1) + " GiB"; }
+
+std::string bar(double share) {
+  const auto width = static_cast<std::size_t>(std::clamp(share, 0.0, 1.0) * 40 + 0.5);
+  return std::string(width, '#');
+}
+
+std::string breakdown_text(const Result& result) {
+  static constexpr std::array<std::string_view, breakdown_names.size()> words{
+      "matrix products",     "attention",           "memory-bound kernels", "optimizer",
+      "waiting for data",    "waiting for tensor",  "waiting for pipeline", "waiting for context",
+      "waiting for experts", "waiting for offload", "pipeline bubble",      "waiting for host",
+      "stragglers"};
+  std::string text = "\nWhere the step goes, on an average device\n";
+  for (std::size_t i = 0; i < breakdown_names.size(); ++i) {
+    const double seconds = result.breakdown_s.at(i);
+    if (seconds <= 0) continue;
+    const double share = seconds / result.step_time_s;
+    text += "  " + padded_right(words.at(i), 22) + padded_left(format_seconds(seconds), 9) +
+            padded_left(percent(share), 9) + "  " + bar(share) + "\n";
+  }
+  return text;
+}
+
+std::string memory_text(const Result& result) {
+  const MemorySummary& memory = result.memory;
+  std::string text = "\nMemory of the fullest device (rank " + std::to_string(memory.peak_rank) + ")\n";
+  const auto line = [&](std::string_view name, std::int64_t bytes) {
+    if (bytes > 0) text += "  " + padded_right(name, 22) + padded_left(gibibytes(bytes), 11) + "\n";
+  };
+  for (std::size_t i = 0; i < sim::memory_purposes; ++i)
+    line(sim::to_string(static_cast<sim::MemoryPurpose>(i)), memory.parts.at(i));
+  line("overhead", memory.overhead);
+  text += "  " + padded_right("in all", 22) + padded_left(gibibytes(memory.peak), 11) + " of " +
+          gibibytes(memory.capacity) + (memory.fits ? ": fits" : ": DOES NOT FIT") + "\n";
+  return text;
+}
+
+std::string communication_text(const Result& result) {
+  if (result.communication.empty()) return "";
+  std::string text = "\nCommunication per device and step\n  " + padded_right("purpose", 10) +
+                     padded_right("operation", 16) + padded_left("calls", 8) + padded_left("bytes", 12) +
+                     padded_left("on the wire", 13) + padded_left("busy", 10) + padded_left("exposed", 10) + "\n";
+  for (const CommunicationSummary& row : result.communication)
+    text += "  " + padded_right(sim::to_string(row.purpose), 10) + padded_right(sim::to_string(row.operation), 16) +
+            padded_left(fixed(row.count, row.count < 10 ? 1 : 0), 8) +
+            padded_left(format_bytes({static_cast<std::int64_t>(row.bytes)}), 12) +
+            padded_left(format_bytes({static_cast<std::int64_t>(row.wire_bytes)}), 13) +
+            padded_left(format_seconds(row.busy_s), 10) + padded_left(format_seconds(row.exposed_s), 10) + "\n";
+  return text;
+}
+
+}  // namespace
+
+std::string to_summary(const Scenario& scenario, const Result& result) {
+  const strategies::Parallelism& p = result.parallelism;
+  std::string text = result.scenario + "\n";
+  text += "  " + std::to_string(result.devices) + " x " + scenario.accelerator.name + " on " +
+          std::to_string(scenario.nodes) + " x " + scenario.node.name + ", " + scenario.fabric.name + "\n";
+  text += "  " + scenario.model.name + ", " + format_count(static_cast<double>(workloads::parameters(scenario.model))) +
+          " parameters, " + std::to_string(scenario.training.global_batch) + " x " +
+          std::to_string(scenario.training.sequence) + " tokens a step, " +
+          std::string(workloads::to_string(scenario.training.precision)) + "\n";
+  text += "  " + scenario.framework + ": data " + std::to_string(p.data) + ", tensor " + std::to_string(p.tensor) +
+          ", pipeline " + std::to_string(p.pipeline) + "; " + std::to_string(result.micro_batches) +
+          " micro-batches of " + std::to_string(result.micro_batch) + "\n\n";
+  text += "  step time      " + format_seconds(result.step_time_s) + "\n";
+  text += "  throughput     " + format_count(result.tokens_per_s) + " tokens/s, " +
+          format_count(result.tokens_per_s_per_device) + " per device\n";
+  text += "  utilisation    MFU " + percent(result.mfu) + " (" + fixed(result.model_tflops_per_device, 0) +
+          " TFLOP/s per device; " + percent(result.mfu_full_attention) + " counting attention in full), HFU " +
+          percent(result.hfu) + ", device busy " + percent(result.device_busy) + "\n";
+  text += breakdown_text(result) + communication_text(result) + memory_text(result);
+  text += "\nSimulated in " + format_seconds(result.engine.wall_s) + ": " +
+          format_count(static_cast<double>(result.engine.operations)) + " operations on " +
+          std::to_string(result.engine.ranks) + " ranks\n";
+  return text;
+}
+
+}  // namespace trainyard::scenarios

@@ -1,0 +1,48 @@
+// A scenario file, read and checked: what is trained, how, and on what.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "scenarios/catalog.hpp"
+#include "strategies/strategy.hpp"
+#include "topology/cluster.hpp"
+#include "topology/hardware.hpp"
+#include "workloads/accelerator.hpp"
+#include "workloads/model.hpp"
+#include "workloads/training.hpp"
+
+namespace trainyard::scenarios {
+
+struct Scenario {
+  std::string name;
+  std::int64_t seed = 1;
+  workloads::Accelerator accelerator;
+  topology::NodeType node;
+  topology::FabricType fabric;
+  std::int64_t nodes = 0;
+  std::int64_t devices = 0;  // that take part: all of them, unless the scenario says fewer
+  workloads::Model model;
+  workloads::Training training;
+  std::string framework;
+  std::unique_ptr<strategies::Strategy> strategy;  // holds its options
+  std::vector<std::string> warnings;
+};
+
+topology::Cluster make_cluster(const Scenario& scenario);
+
+struct LoadOptions {
+  std::vector<std::string> overrides;  // "cluster.nodes=128", as given to --set
+};
+
+// Both throw ScenarioError with everything that is wrong. What they return can be planned.
+Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options = {},
+                       std::span<const strategies::StrategyEntry> frameworks = strategies::catalog());
+Scenario read_scenario(const Value& root, const Catalog& catalog,
+                       std::span<const strategies::StrategyEntry> frameworks = strategies::catalog());
+
+}  // namespace trainyard::scenarios

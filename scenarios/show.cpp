@@ -1,0 +1,140 @@
+#include "scenarios/show.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "scenarios/diagnostics.hpp"
+#include "scenarios/internal/document.hpp"
+#include "scenarios/internal/text.hpp"
+#include "scenarios/quantity.hpp"
+#include "strategies/strategy.hpp"
+
+namespace trainyard::scenarios {
+namespace {
+
+std::string table(const std::vector<std::pair<std::string, std::string>>& rows) {
+  std::size_t width = 0;
+  for (const auto& [name, text] : rows) width = std::max(width, name.size());
+  std::string result;
+  for (const auto& [name, text] : rows) result += padded_right(name, width + 2) + text + "\n";
+  return result;
+}
+
+struct Figure {
+  std::string key;  // dotted
+  std::string value;
+};
+
+void collect(const Value& value, const std::string& path, std::vector<Figure>& figures) {
+  if (value.is_map()) {
+    for (const Entry& entry : value.entries)
+      collect(entry.value, path.empty() ? entry.key.scalar : path + "." + entry.key.scalar, figures);
+    return;
+  }
+  std::string text = value.scalar;
+  if (value.is_sequence())
+    for (const Value& item : value.items) text += (text.empty() ? "" : ", ") + item.scalar;
+  figures.push_back({path, text});
+}
+
+// The source of a key is its own or that of what it lies in.
+std::string source_of(const Value* sources, std::string key) {
+  while (sources != nullptr) {
+    if (const Value* source = sources->find(key)) return source->scalar;
+    const std::size_t dot = key.rfind('.');
+    if (dot == std::string::npos) break;
+    key.resize(dot);
+  }
+  return "";
+}
+
+std::string model_figures(const workloads::Model& model) {
+  if (model.layers == 0) return "";
+  std::string text = "\nparameters      " + std::to_string(workloads::parameters(model)) + " (" +
+                     format_count(static_cast<double>(workloads::parameters(model))) + "), of a layer " +
+                     std::to_string(workloads::layer_parameters(model)) + "\n";
+  const std::int64_t sequence = model.positions > 0 ? model.positions : 2048;
+  text += "training FLOP   " + format_count(workloads::training_flops_per_token(model, sequence, true)) +
+          " per token at " + std::to_string(sequence) + " tokens (" +
+          format_count(workloads::training_flops_per_token(model, sequence, false)) + " counting attention in full)\n";
+  return text;
+}
+
+}  // namespace
+
+std::string show_entries(const Catalog& catalog, EntryKind kind) {
+  std::vector<std::pair<std::string, std::string>> rows;
+  for (const CatalogEntry* entry : catalog.entries(kind)) rows.emplace_back(entry->name, catalog.description(*entry));
+  return table(rows);
+}
+
+std::string show_entry(const Catalog& catalog, EntryKind kind, std::string_view name) {
+  const Value value = catalog.resolved(kind, name);
+  std::vector<Figure> figures;
+  for (const Entry& entry : value.entries)
+    if (entry.key.scalar != "sources") collect(entry.value, entry.key.scalar, figures);
+  std::size_t keys = 0;
+  std::size_t values = 0;
+  for (const Figure& figure : figures) {
+    keys = std::max(keys, figure.key.size());
+    if (figure.key != "description") values = std::max(values, figure.value.size());
+  }
+  std::string text = std::string(name) + "\n";
+  for (const Figure& figure : figures) {
+    const std::string source = source_of(value.find("sources"), figure.key);
+    text += "  " + padded_right(figure.key, keys + 2) + padded_right(figure.value, source.empty() ? 0 : values + 2) +
+            source + "\n";
+  }
+  const bool dimensions = value.find("layers") != nullptr;
+  if (kind == EntryKind::model && dimensions) text += model_figures(catalog.model(name));
+  return text;
+}
+
+namespace {
+
+struct DefaultText {
+  std::string operator()(const bool* value) const { return *value ? "true" : "false"; }
+  std::string operator()(const std::int64_t* value) const { return std::to_string(*value); }
+  std::string operator()(const double* value) const { return fixed(*value, 3); }
+  std::string operator()(const std::string* value) const { return *value; }
+  std::string operator()(const sim::Choice* value) const { return value->value; }
+  std::string operator()(const sim::Bytes* value) const { return format_bytes(*value); }
+  std::string operator()(const sim::BytesPerSecond* value) const { return format_rate(*value); }
+  std::string operator()(const sim::FlopsPerSecond* value) const { return format_rate(*value); }
+  std::string operator()(const sim::Duration* value) const { return format_duration(*value); }
+  std::string operator()(const std::optional<bool>*) const { return "-"; }
+  std::string operator()(const std::optional<std::int64_t>*) const { return "-"; }
+  std::string operator()(const std::optional<double>*) const { return "-"; }
+  std::string operator()(const std::optional<std::string>*) const { return "-"; }
+  std::string operator()(const std::vector<std::int64_t>*) const { return "-"; }
+};
+
+}  // namespace
+
+std::string show_frameworks() {
+  std::vector<std::pair<std::string, std::string>> rows;
+  for (const strategies::StrategyEntry& entry : strategies::catalog())
+    rows.emplace_back(entry.name, std::string(entry.summary));
+  return table(rows);
+}
+
+std::string show_framework(std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const strategies::StrategyEntry& entry : strategies::catalog()) {
+    names.push_back(entry.name);
+    if (entry.name != name) continue;
+    std::string text = std::string(entry.name) + ": " + std::string(entry.summary) + "\n\n" +
+                       padded_right("option", 26) + padded_right("default", 18) + "meaning\n";
+    const std::unique_ptr<strategies::Strategy> strategy = entry.make();
+    for (const sim::Key& key : strategy->keys()) {
+      std::string help(key.help);
+      if (const auto* choice = std::get_if<sim::Choice*>(&key.target)) help += "; one of " + listed((*choice)->choices);
+      text += padded_right(key.name, 26) + padded_right(std::visit(DefaultText{}, key.target), 18) + help + "\n";
+    }
+    return text;
+  }
+  throw ScenarioError({"show frameworks", 0, 0}, "no framework is called '" + std::string(name) + "'" +
+                                                     nearest(name, names) + "; there are " + listed(names, "and"));
+}
+
+}  // namespace trainyard::scenarios

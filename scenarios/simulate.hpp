@@ -1,0 +1,100 @@
+// From a scenario to its result: plan, run, measure.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "scenarios/scenario.hpp"
+#include "sim/executor.hpp"
+#include "strategies/strategy.hpp"
+
+namespace trainyard::scenarios {
+
+// Seconds of the compute stream by what it did or waited for, averaged over ranks; adds up to the step time.
+constexpr std::array<std::string_view, 13> breakdown_names{
+    "matmul",           "attention",       "memory_bound",   "optimizer",       "exposed_data", "exposed_tensor",
+    "exposed_pipeline", "exposed_context", "exposed_expert", "exposed_offload", "bubble",       "host",
+    "straggler"};
+using Breakdown = std::array<double, breakdown_names.size()>;
+
+// Per rank and step, averaged over ranks.
+struct CommunicationSummary {
+  sim::Purpose purpose = sim::Purpose::data;
+  sim::CollectiveKind operation = sim::CollectiveKind::all_reduce;
+  double count = 0;
+  double bytes = 0;       // given to the operations
+  double wire_bytes = 0;  // sent under the chosen algorithm
+  double busy_s = 0;
+  double exposed_s = 0;
+};
+
+// In bytes; the parts add up to the peak.
+struct MemorySummary {
+  std::int64_t capacity = 0;
+  std::int64_t peak = 0;       // what must fit, on the worst rank
+  std::int64_t allocated = 0;  // the allocator's own peak on that rank
+  std::int64_t last_rank_allocated = 0;
+  std::array<std::int64_t, sim::memory_purposes> parts{};  // at the allocator's peak, by sim::MemoryPurpose
+  std::int64_t overhead = 0;                               // device context, communication buffers, fragmentation
+  bool fits = true;
+  std::int64_t peak_rank = 0;
+};
+
+struct EngineSummary {
+  double wall_s = 0;
+  std::int64_t peak_rss_bytes = 0;
+  std::uint64_t events = 0;      // communications resolved in the measured step
+  std::uint64_t operations = 0;  // executed in it, over all ranks
+  std::int64_t ranks = 0;
+};
+
+struct Result {
+  std::string scenario;
+  std::int64_t seed = 1;
+  std::int64_t devices = 0;
+  strategies::Parallelism parallelism;
+  std::int64_t micro_batch = 1;
+  std::int64_t micro_batches = 1;
+  double step_time_s = 0;
+  double samples_per_s = 0;
+  double tokens_per_s = 0;
+  double tokens_per_s_per_device = 0;
+  double model_tflops_per_device = 0;
+  double hardware_tflops_per_device = 0;
+  double mfu = 0;
+  double mfu_full_attention = 0;
+  double hfu = 0;
+  double device_busy = 0;
+  Breakdown breakdown_s{};
+  MemorySummary memory;
+  std::vector<CommunicationSummary> communication;
+  EngineSummary engine;
+  bool steady = true;
+  std::vector<std::string> warnings;
+};
+
+struct SimulateOptions {
+  bool record = false;                             // keep what a trace needs
+  std::optional<std::vector<std::int64_t>> ranks;  // to record; absent: the first rank of each program
+};
+
+struct Simulation {
+  Result result;
+  sim::Plan plan;
+  sim::Outcome outcome;
+};
+
+// A scenario that was read can be simulated; a stall is an error in a strategy and throws std::logic_error.
+Simulation simulate(const Scenario& scenario, const SimulateOptions& options = {});
+
+// As the contract of `--json` has it.
+std::string to_json(const Result& result);
+// For people: what the step takes, where it goes, whether it fits.
+std::string to_summary(const Scenario& scenario, const Result& result);
+
+}  // namespace trainyard::scenarios

@@ -1,0 +1,528 @@
+#include "sim/executor.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <span>
+
+namespace trainyard::sim {
+namespace {
+
+constexpr std::int64_t unknown = std::numeric_limits<std::int64_t>::min();
+constexpr std::int64_t no_host_bound = unknown / 4;  // far below any time, and safe to add to
+constexpr std::uint32_t no_call = 0xffffffff;
+constexpr std::uint16_t no_event = 0xffff;
+
+// When something on a stream is done, and what a wait for it was about. Times in picoseconds.
+struct Completion {
+  std::int64_t end = 0;       // `unknown` while members of the communication have yet to arrive
+  std::int64_t arrival = 0;   // this rank's
+  std::int64_t transfer = 0;  // the last member's
+  std::uint32_t call = no_call;
+};
+
+// A piece of a block that needs one decision: a run of kernels on one stream, or a single other operation. The end of
+// a run of n kernels with durations d that starts at S on a host that is free at H is
+//     max(S + sum d, H + max over i of ((i + 1) x launch + sum of d from i on))
+// exactly as if they were executed one by one, so a run costs no more than one kernel.
+struct Step {
+  enum class Kind : std::uint8_t { kernels, communicate, host_work, host_wait, memory };
+  Kind kind = Kind::kernels;
+  StreamId stream{};
+  StreamSet after = 0;
+  std::uint32_t first_wait = 0;
+  std::uint32_t wait_count = 0;
+  std::uint32_t record = 0;  // 1 + index into waits_, 0 for none
+  std::uint32_t first_op = 0;
+  std::uint32_t op_count = 0;
+  std::uint32_t kernel_count = 0;
+  CallId call{};
+  std::int64_t busy = 0;                    // sum of the durations; the duration of host work
+  std::int64_t host_bound = no_host_bound;  // the second term above, from the host's clock on
+  std::int64_t launch = 0;                  // host time in all
+  std::array<std::int64_t, kernel_classes> by_class{};
+};
+
+class Executor {
+ public:
+  Executor(const Plan& plan, const RunOptions& options);
+  Outcome run();
+
+ private:
+  struct CompiledBlock {
+    std::uint32_t first = 0;
+    std::uint32_t count = 0;
+  };
+  struct RankState {
+    std::int64_t host = 0;
+    std::int64_t communicating_until = 0;
+    std::uint32_t call = 0;  // next block call of the program
+    std::uint32_t step = 0;  // next step of that block
+    std::uint32_t pending_slots = 0;
+    bool queued = false;
+  };
+  struct Joined {  // what a member of an open communication is waiting with, per (rank, slot)
+    std::int64_t arrival = 0;
+    std::uint32_t call = 0;
+    std::uint16_t event = no_event;
+    StreamId stream{};
+    std::uint32_t record = 0;  // 1 + index into records, 0 for none
+  };
+  struct CommunicatorState {
+    std::int64_t last_arrival = 0;
+    std::int64_t free_at = 0;
+    std::uint32_t arrived = 0;
+    std::uint32_t call = 0;
+    std::uint32_t sequence = 0;
+  };
+
+  void compile();
+  void compile_block(const Block& block);
+  void add_waits(Step& step, const Op& op);
+  bool run_step();  // every rank once through its program; false when some stall
+  void advance(std::uint32_t rank);
+  bool execute(std::uint32_t rank, const Step& step, const BlockCall& call);
+  void execute_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
+  void record_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
+  void communicate(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
+  void resolve(CommunicatorId id, std::int64_t end);
+  // The latest end among the step's waits from `ready` on; nothing when one is unknown. Attributes the time that the
+  // compute stream loses.
+  bool wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready);
+  void account_wait(const Completion& done, std::int64_t from);
+  void set_event(std::uint32_t rank, std::uint16_t event, const Completion& completion) {
+    if (event != no_event) events_[rank * event_count_ + event] = completion;
+  }
+  std::uint16_t event_of(const EventRef& ref, const BlockCall& call) const {
+    if (!ref.relative) return ref.index;
+    return static_cast<std::uint16_t>(plan_.absolute_events + (ref.index + call.event_shift) % plan_.relative_events);
+  }
+  Completion& tail(std::uint32_t rank, StreamId stream) { return tails_[rank * stream_count_ + index_of(stream)]; }
+  std::vector<std::int64_t> state() const;
+  std::string describe_stall() const;
+
+  const Plan& plan_;
+  const RunOptions& options_;
+  std::size_t stream_count_;
+  std::size_t slot_count_;
+  std::size_t event_count_;
+
+  std::vector<Step> steps_;
+  std::vector<EventRef> waits_;
+  Table<BlockId, CompiledBlock> compiled_;
+
+  std::vector<RankState> ranks_;
+  std::vector<Completion> tails_;   // (rank, stream)
+  std::vector<Completion> events_;  // (rank, event)
+  std::vector<Joined> joined_;      // (rank, slot)
+  Table<CommunicatorId, CommunicatorState> communicators_;
+  std::vector<std::uint32_t> runnable_;
+  std::vector<std::uint8_t> recorded_;  // 1 + index into memory_now_, 0 for ranks without records
+  std::vector<std::array<Bytes, memory_purposes>> memory_now_;
+
+  Outcome outcome_;
+};
+
+Executor::Executor(const Plan& plan, const RunOptions& options)
+    : plan_(plan),
+      options_(options),
+      stream_count_(plan.streams.size()),
+      slot_count_(std::max<std::size_t>(1, plan.communicators.slots())),
+      event_count_(std::max<std::size_t>(1, plan.event_count())),
+      ranks_(plan.program_of.size()),
+      tails_(plan.program_of.size() * stream_count_),
+      events_(plan.program_of.size() * event_count_),
+      joined_(plan.program_of.size() * slot_count_),
+      communicators_(plan.communicators.size()),
+      recorded_(plan.program_of.size(), 0) {
+  ensure(stream_count_ >= 1 && stream_count_ <= most_streams, "a plan has between one and most_streams streams");
+  ensure(plan.communicators.slots() <= most_slots, "a plan has at most most_slots slots");
+  ensure(options.record.size() < 250, "at most 249 ranks are recorded");
+  compile();
+  for (const RankId rank : options.record) {
+    ensure(index_of(rank) < ranks_.size(), "a recorded rank exists");
+    if (recorded_[index_of(rank)] != 0) continue;
+    memory_now_.emplace_back();
+    recorded_[index_of(rank)] = static_cast<std::uint8_t>(memory_now_.size());
+  }
+}
+
+void Executor::compile() {
+  compiled_ = Table<BlockId, CompiledBlock>(plan_.blocks.size());
+  for (std::size_t i = 0; i < plan_.blocks.size(); ++i) {
+    const BlockId id = plan_.blocks.id(i);
+    compiled_[id].first = static_cast<std::uint32_t>(steps_.size());
+    compile_block(plan_.blocks[id]);
+    compiled_[id].count = static_cast<std::uint32_t>(steps_.size()) - compiled_[id].first;
+  }
+}
+
+void Executor::add_waits(Step& step, const Op& op) {
+  step.stream = op.stream;
+  step.after = op.after;
+  step.first_wait = static_cast<std::uint32_t>(waits_.size());
+  step.wait_count = static_cast<std::uint32_t>(op.waits.size());
+  waits_.insert(waits_.end(), op.waits.begin(), op.waits.end());
+}
+
+void Executor::compile_block(const Block& block) {
+  const std::int64_t launch = block.launch.count();
+  bool open = false;  // the last step is a run of kernels that may grow
+  for (std::uint32_t i = 0; i < block.ops.size(); ++i) {
+    const Op& op = block.ops[i];
+    if (std::holds_alternative<Memory>(op.work)) {
+      if (open) {
+        ++steps_.back().op_count;  // takes no time; looked at only where records are written
+      } else {
+        steps_.push_back({.kind = Step::Kind::memory, .first_op = i, .op_count = 1});
+      }
+      continue;
+    }
+    if (const auto* compute = std::get_if<Compute>(&op.work)) {
+      const Kernel& kernel = plan_.kernels[compute->kernel];
+      const std::int64_t duration = kernel.duration.count();
+      if (!open || op.after != 0 || !op.waits.empty() || steps_.back().stream != op.stream) {
+        Step& fresh = steps_.emplace_back();
+        add_waits(fresh, op);
+        fresh.first_op = i;
+      }
+      Step& step = steps_.back();
+      step.launch += launch;
+      step.busy += duration;
+      step.host_bound = std::max(step.host_bound + duration, step.launch + duration);
+      step.by_class.at(static_cast<std::size_t>(kernel.kind)) += duration;
+      ++step.op_count;
+      ++step.kernel_count;
+      open = true;
+      if (op.records) {
+        waits_.push_back(*op.records);
+        step.record = static_cast<std::uint32_t>(waits_.size());
+        open = false;
+      }
+      continue;
+    }
+    Step& step = steps_.emplace_back();
+    add_waits(step, op);
+    step.first_op = i;
+    step.op_count = 1;
+    open = std::holds_alternative<Wait>(op.work);  // kernels that follow on the stream join the wait
+    if (open) continue;
+    if (op.records) {
+      waits_.push_back(*op.records);
+      step.record = static_cast<std::uint32_t>(waits_.size());
+    }
+    if (const auto* communicate = std::get_if<Communicate>(&op.work)) {
+      ensure(op.stream != compute_stream || op.records == std::nullopt, "a blocking communication needs no event");
+      step.kind = Step::Kind::communicate;
+      step.call = communicate->call;
+      step.launch = launch;
+    } else if (const auto* work = std::get_if<HostWork>(&op.work)) {
+      step.kind = Step::Kind::host_work;
+      step.busy = work->duration.count();
+    } else {
+      step.kind = Step::Kind::host_wait;
+    }
+  }
+}
+
+void Executor::account_wait(const Completion& done, std::int64_t from) {
+  if (done.end <= from) return;
+  const Duration lost{done.end - from};
+  if (done.call == no_call) {  // a kernel on another stream: copies, as a rule
+    outcome_.time.kernels[static_cast<std::size_t>(KernelClass::memory_bound)].add(lost);
+    return;
+  }
+  const Duration late{std::max<std::int64_t>(0, done.transfer - std::max(from, done.arrival))};
+  outcome_.time.bubble.add(late);
+  const CallId call{done.call};
+  outcome_.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(lost - late);
+  outcome_.calls[call].exposed.add(lost - late);
+}
+
+bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready) {
+  const Completion& own = tail(rank, step.stream);
+  if (own.end == unknown) return false;
+  ready = std::max(ready, own.end);
+  for (std::size_t s = 0; s < stream_count_; ++s)
+    if ((step.after >> s & 1U) != 0 && tails_[rank * stream_count_ + s].end == unknown) return false;
+  const std::span<const EventRef> waits(waits_.data() + step.first_wait, step.wait_count);
+  for (const EventRef& ref : waits)
+    if (events_[rank * event_count_ + event_of(ref, call)].end == unknown) return false;
+
+  const bool on_compute = step.stream == compute_stream && step.kind != Step::Kind::host_wait;
+  // A communication on the compute stream that came before: the time it took was lost to compute.
+  const auto take = [&](const Completion& done) {
+    if (on_compute) account_wait(done, ready);
+    ready = std::max(ready, done.end);
+  };
+  for (std::size_t s = 0; s < stream_count_; ++s)
+    if ((step.after >> s & 1U) != 0) take(tails_[rank * stream_count_ + s]);
+  for (const EventRef& ref : waits) take(events_[rank * event_count_ + event_of(ref, call)]);
+  return true;
+}
+
+void Executor::record_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready) {
+  const Block& block = plan_.blocks[call.block];
+  std::int64_t host = ranks_[rank].host;
+  for (std::uint32_t i = step.first_op; i < step.first_op + step.op_count; ++i) {
+    const Op& op = block.ops[i];
+    auto& memory = memory_now_[recorded_[rank] - 1U];
+    if (const auto* change = std::get_if<Memory>(&op.work)) {
+      memory.at(static_cast<std::size_t>(change->purpose)) += change->change;
+      outcome_.memory.push_back({RankId{rank}, TimePoint{Duration{ready}}, memory});
+      continue;
+    }
+    if (std::holds_alternative<Wait>(op.work)) continue;
+    host += block.launch.count();
+    const std::int64_t start = std::max(ready, host);
+    ready = start + plan_.kernels[std::get<Compute>(op.work).kernel].duration.count();
+    outcome_.records.push_back({.rank = RankId{rank},
+                                .stream = op.stream,
+                                .block = call.block,
+                                .op = i,
+                                .layer = call.layer,
+                                .micro_batch = call.micro_batch,
+                                .start = TimePoint{Duration{start}},
+                                .end = TimePoint{Duration{ready}}});
+  }
+}
+
+void Executor::execute_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready) {
+  RankState& state = ranks_[rank];
+  if (recorded_[rank] != 0) record_kernels(rank, step, call, ready);
+  const std::int64_t end = std::max(ready + step.busy, state.host + step.host_bound);
+  if (step.stream == compute_stream) {
+    for (std::size_t k = 0; k < kernel_classes; ++k)
+      if (step.by_class[k] != 0) outcome_.time.kernels[k].add(Duration{step.by_class[k]});
+    const std::int64_t starved = end - ready - step.busy;
+    if (starved > 0) {
+      outcome_.time.host.add(Duration{starved});
+      outcome_.time.idle.add(
+          Duration{std::max<std::int64_t>(0, starved - std::max<std::int64_t>(0, state.communicating_until - ready))});
+    }
+  }
+  state.host += step.launch;
+  const Completion done{.end = end, .arrival = ready, .transfer = ready, .call = no_call};
+  tail(rank, step.stream) = done;
+  if (step.record != 0) set_event(rank, event_of(waits_[step.record - 1], call), done);
+  outcome_.operations += step.kernel_count;
+}
+
+void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall& block_call, std::int64_t ready) {
+  RankState& state = ranks_[rank];
+  const Call& call = plan_.calls[step.call];
+  const CommunicatorId id = plan_.communicators.of(RankId{rank}, call.slot);
+  CommunicatorState& open = communicators_[id];
+  state.host += step.launch;
+  const std::int64_t arrival = std::max({ready, open.free_at, state.host});
+  if (step.stream == compute_stream) outcome_.time.host.add(Duration{arrival - ready});
+  ready = arrival;
+  ++outcome_.operations;
+
+  const std::uint16_t event = step.record != 0 ? event_of(waits_[step.record - 1], block_call) : no_event;
+  const std::size_t slot = rank * slot_count_ + index_of(call.slot);
+  joined_[slot] = {.arrival = ready,
+                   .call = static_cast<std::uint32_t>(index_of(step.call)),
+                   .event = event,
+                   .stream = step.stream,
+                   .record = 0};
+  if (recorded_[rank] != 0) {
+    outcome_.records.push_back({.rank = RankId{rank},
+                                .stream = step.stream,
+                                .block = block_call.block,
+                                .op = step.first_op,
+                                .layer = block_call.layer,
+                                .micro_batch = block_call.micro_batch,
+                                .start = TimePoint{Duration{ready}},
+                                .communicator = id,
+                                .sequence = open.sequence});
+    joined_[slot].record = static_cast<std::uint32_t>(outcome_.records.size());
+  }
+  if (open.arrived == 0) {
+    open.last_arrival = ready;
+    open.call = static_cast<std::uint32_t>(index_of(step.call));
+  } else {
+    const Call& first = plan_.calls[CallId{open.call}];
+    const bool pair = (first.kind == CollectiveKind::send && call.kind == CollectiveKind::receive) ||
+                      (first.kind == CollectiveKind::receive && call.kind == CollectiveKind::send);
+    ensure((pair || first.kind == call.kind) && first.bytes == call.bytes,
+           "members of a communicator issue the same operations in the same order");
+    open.last_arrival = std::max(open.last_arrival, ready);
+  }
+  state.pending_slots |= 1U << index_of(call.slot);
+  tail(rank, step.stream).end = unknown;
+  if (event != no_event) events_[rank * event_count_ + event].end = unknown;
+  if (++open.arrived < plan_.communicators[id].member_count) return;
+  const CommunicationCost& cost = plan_.costs[plan_.communicators[id].cost][index_of(step.call)];
+  resolve(id, open.last_arrival + cost.duration.count());
+}
+
+void Executor::resolve(CommunicatorId id, std::int64_t end) {
+  CommunicatorState& open = communicators_[id];
+  const Communicator& communicator = plan_.communicators[id];
+  for (std::uint32_t i = 0; i < communicator.member_count; ++i) {
+    const auto rank = static_cast<std::uint32_t>(index_of(plan_.communicators.member(communicator, i)));
+    const SlotId slot = plan_.communicators.member_slot(communicator, i);
+    const Joined& joined = joined_[rank * slot_count_ + index_of(slot)];
+    const Completion done{.end = end, .arrival = joined.arrival, .transfer = open.last_arrival, .call = joined.call};
+    const CallId call{joined.call};
+    // On the compute stream a communication blocks compute from the moment when the rank arrives.
+    if (joined.stream == compute_stream) account_wait(done, joined.arrival);
+    tail(rank, joined.stream) = done;
+    set_event(rank, joined.event, done);
+    outcome_.calls[call].busy.add(Duration{end - open.last_arrival});
+    RankState& state = ranks_[rank];
+    state.communicating_until = std::max(state.communicating_until, end);
+    state.pending_slots &= ~(1U << index_of(slot));
+    if (joined.record != 0) {
+      OpRecord& record = outcome_.records[joined.record - 1];
+      record.end = TimePoint{Duration{end}};
+      record.transfer = TimePoint{Duration{open.last_arrival}};
+    }
+    if (!state.queued) {
+      state.queued = true;
+      runnable_.push_back(rank);
+    }
+  }
+  open.free_at = end;
+  open.arrived = 0;
+  ++open.sequence;
+  ++outcome_.communications;
+}
+
+bool Executor::execute(std::uint32_t rank, const Step& step, const BlockCall& call) {
+  RankState& state = ranks_[rank];
+  std::int64_t ready = 0;
+  switch (step.kind) {
+    case Step::Kind::host_work:
+      state.host += step.busy;
+      return true;
+    case Step::Kind::memory:
+      if (recorded_[rank] == 0) return true;
+      if (tail(rank, compute_stream).end == unknown) return false;
+      record_kernels(rank, step, call, tail(rank, compute_stream).end);
+      return true;
+    case Step::Kind::communicate:
+      if ((state.pending_slots >> index_of(plan_.calls[step.call].slot) & 1U) != 0) return false;
+      if (!wait_all(rank, step, call, ready)) return false;
+      communicate(rank, step, call, ready);
+      return true;
+    case Step::Kind::host_wait:
+      if (!wait_all(rank, step, call, ready)) return false;
+      state.host = std::max(state.host, ready);
+      return true;
+    case Step::Kind::kernels:
+      if (!wait_all(rank, step, call, ready)) return false;
+      execute_kernels(rank, step, call, ready);
+      return true;
+  }
+  return true;
+}
+
+void Executor::advance(std::uint32_t rank) {
+  RankState& state = ranks_[rank];
+  const Program& program = plan_.programs[plan_.program_of[RankId{rank}]];
+  while (state.call < program.calls.size()) {
+    const BlockCall& call = program.calls[state.call];
+    const CompiledBlock& block = compiled_[call.block];
+    while (state.step < block.count) {
+      if (!execute(rank, steps_[block.first + state.step], call)) return;
+      ++state.step;
+    }
+    state.step = 0;
+    ++state.call;
+  }
+}
+
+bool Executor::run_step() {
+  for (std::uint32_t rank = static_cast<std::uint32_t>(ranks_.size()); rank-- > 0;) {
+    ranks_[rank].call = 0;
+    ranks_[rank].step = 0;
+    ranks_[rank].queued = true;
+    runnable_.push_back(rank);
+  }
+  while (!runnable_.empty()) {
+    const std::uint32_t rank = runnable_.back();
+    runnable_.pop_back();
+    ranks_[rank].queued = false;
+    advance(rank);
+  }
+  for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
+    const Program& program = plan_.programs[plan_.program_of[RankId{rank}]];
+    if (ranks_[rank].pending_slots != 0 || ranks_[rank].call != program.calls.size()) return false;
+  }
+  return true;
+}
+
+// Everything that the next step can see of this one.
+std::vector<std::int64_t> Executor::state() const {
+  std::vector<std::int64_t> result;
+  result.reserve(tails_.size() + ranks_.size());
+  for (const Completion& completion : tails_) result.push_back(completion.end);
+  for (const RankState& rank : ranks_) result.push_back(rank.host);
+  return result;
+}
+
+std::string Executor::describe_stall() const {
+  std::string text;
+  int named = 0;
+  for (std::uint32_t rank = 0; rank < ranks_.size() && named < 4; ++rank) {
+    const Program& program = plan_.programs[plan_.program_of[RankId{rank}]];
+    const RankState& state = ranks_[rank];
+    if (state.call == program.calls.size() && state.pending_slots == 0) continue;
+    ++named;
+    text += "rank " + std::to_string(rank) + " (" + program.name + ")";
+    if (state.call < program.calls.size()) {
+      const BlockCall& call = program.calls[state.call];
+      text += " waits in '" + plan_.blocks[call.block].name + "', step " + std::to_string(state.step) + ", layer " +
+              std::to_string(call.layer) + ", micro-batch " + std::to_string(call.micro_batch);
+    }
+    for (std::size_t slot = 0; slot < slot_count_; ++slot)
+      if ((state.pending_slots >> slot & 1U) != 0)
+        text += "; unanswered on '" + plan_.slots[SlotId{static_cast<std::uint8_t>(slot)}] + "'";
+    text += ". ";
+  }
+  return text;
+}
+
+Outcome Executor::run() {
+  std::vector<std::int64_t> before = state();
+  for (int step = 0; step < options_.most_steps; ++step) {
+    std::vector<std::int64_t> entered(ranks_.size());
+    for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) entered[rank] = tail(rank, compute_stream).end;
+    outcome_ = Outcome{};
+    outcome_.calls = Table<CallId, CallTime>(plan_.calls.size());
+    for (const RankId rank : options_.record) {
+      auto& memory = memory_now_[recorded_[index_of(rank)] - 1U];
+      memory = plan_.programs[plan_.program_of[rank]].resident;
+      outcome_.memory.push_back({rank, TimePoint{Duration{entered[index_of(rank)]}}, memory});
+    }
+    if (!run_step()) {
+      outcome_.stall = describe_stall();
+      return outcome_;
+    }
+    std::int64_t longest = 0;
+    for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank)
+      longest = std::max(longest, tail(rank, compute_stream).end - entered[rank]);
+    for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank)
+      outcome_.time.bubble.add(Duration{longest - (tail(rank, compute_stream).end - entered[rank])});
+    outcome_.step_time = Duration{longest};
+    outcome_.measured_from = TimePoint{Duration{entered.empty() ? 0 : *std::ranges::min_element(entered)}};
+
+    // Time enters only in sums and maxima: a state that moved as a whole moves by as much in every further step.
+    const std::vector<std::int64_t> after = state();
+    outcome_.steady = true;
+    for (std::size_t i = 0; i < after.size() && outcome_.steady; ++i)
+      outcome_.steady = after[i] - before[i] == longest || after[i] == before[i];
+    if (outcome_.steady) break;
+    before = after;
+  }
+  std::ranges::stable_sort(outcome_.records, {}, [](const OpRecord& record) { return record.rank; });
+  std::ranges::stable_sort(outcome_.memory, {}, [](const MemoryRecord& record) { return record.rank; });
+  return outcome_;
+}
+
+}  // namespace
+
+Outcome run(const Plan& plan, const RunOptions& options) { return Executor(plan, options).run(); }
+
+}  // namespace trainyard::sim

@@ -1,0 +1,83 @@
+// Runs a plan: when everything happens.
+//
+// Nothing between ranks is first come, first served: a collective starts when its last member has arrived and ends for
+// all members together. So every time is a maximum of sums of earlier times, whatever the order in which ranks are
+// processed, and a rank runs ahead alone until it needs the end of a communication that others have yet to join.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sim/plan.hpp"
+
+namespace trainyard::sim {
+
+struct RunOptions {
+  std::vector<RankId> record = {};  // ranks whose every operation is recorded
+  int most_steps = 6;               // give up looking for a steady period after so many
+};
+
+// An operation of a recorded rank, in the measured step.
+struct OpRecord {
+  RankId rank{};
+  StreamId stream{};
+  BlockId block{};
+  std::uint32_t op = 0;  // within the block
+  std::int32_t layer = -1;
+  std::int32_t micro_batch = -1;
+  TimePoint start{};  // a communication starts, on this rank, when the rank arrives
+  TimePoint end{};
+  TimePoint transfer{};  // communication: when the last member had arrived
+  CommunicatorId communicator{};
+  std::uint32_t sequence = 0;  // of the communicator
+};
+
+struct MemoryRecord {
+  RankId rank{};
+  TimePoint when{};
+  std::array<Bytes, memory_purposes> allocated{};
+};
+
+// A sum over all ranks: 10^6 ranks x 100 s do not fit 64 bits of picoseconds.
+struct WideDuration {
+  __extension__ using Wide = __int128;
+  Wide ps = 0;
+  void add(Duration duration, std::int64_t times = 1) { ps += static_cast<Wide>(duration.count()) * times; }
+  // Seconds of the average over `count` ranks.
+  double mean_seconds(std::size_t count) const { return static_cast<double>(ps) / static_cast<double>(count) * 1e-12; }
+};
+
+// Sums over all ranks of what the compute stream did in the measured step; they add up to ranks x step time.
+struct ComputeStreamTime {
+  std::array<WideDuration, kernel_classes> kernels{};
+  std::array<WideDuration, purposes> exposed{};  // waiting for a transfer in progress, or queued behind one
+  WideDuration bubble;                           // waiting for another rank to arrive
+  WideDuration host;                             // waiting for the host to issue
+  WideDuration idle;                             // with no kernel at all on the device; already counted above
+};
+
+struct CallTime {
+  WideDuration busy;     // from the last arrival to the end, over all ranks
+  WideDuration exposed;  // compute streams waited, over all ranks
+};
+
+struct Outcome {
+  Duration step_time{};
+  bool steady = true;         // the last two steps took every rank equally long
+  TimePoint measured_from{};  // when the first rank entered the measured step
+  ComputeStreamTime time;
+  Table<CallId, CallTime> calls;
+  std::vector<OpRecord> records;  // sorted by rank, then in issue order
+  std::vector<MemoryRecord> memory;
+  std::uint64_t operations = 0;  // executed in the measured step, all ranks
+  std::uint64_t communications = 0;
+  std::string stall;  // empty, or which ranks wait for what for ever: an error in the plan
+};
+
+// The steady step: the program is repeated until two steps in a row take every rank equally long, so that what runs
+// from one step into the next is accounted for and the one-time work of a first step is not.
+Outcome run(const Plan& plan, const RunOptions& options = {});
+
+}  // namespace trainyard::sim

@@ -1,0 +1,29 @@
+#include <array>
+
+#include "strategies/internal/megatron.hpp"
+#include "strategies/internal/pytorch_ddp.hpp"
+#include "strategies/internal/pytorch_fsdp.hpp"
+#include "strategies/strategy.hpp"
+
+namespace trainyard::strategies {
+namespace {
+
+template <class Kind>
+std::unique_ptr<Strategy> make() {
+  return std::make_unique<Kind>();
+}
+
+constexpr std::array entries{
+    StrategyEntry{"pytorch-ddp", "replicated parameters, bucketed all-reduce overlapped with backward",
+                  &make<PytorchDdp>},
+    StrategyEntry{"pytorch-fsdp", "parameters sharded per block, gathered when used, gradients reduce-scattered",
+                  &make<PytorchFsdp>},
+    StrategyEntry{"megatron-lm", "tensor, sequence, pipeline and data parallelism, distributed optimizer",
+                  &make<MegatronLm>},
+};
+
+}  // namespace
+
+std::span<const StrategyEntry> catalog() { return entries; }
+
+}  // namespace trainyard::strategies

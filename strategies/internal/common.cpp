@@ -1,0 +1,52 @@
+#include "strategies/internal/common.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+namespace trainyard::strategies {
+
+std::int64_t nearest_divisor(std::int64_t number, std::int64_t wanted) {
+  std::int64_t best = 1;
+  for (std::int64_t i = 1; i * i <= number; ++i) {
+    if (number % i != 0) continue;
+    for (const std::int64_t divisor : {i, number / i})
+      if (std::llabs(divisor - wanted) < std::llabs(best - wanted)) best = divisor;
+  }
+  return best;
+}
+
+void require_divides(std::vector<Problem>& problems, std::string key, std::int64_t divisor, std::int64_t number,
+                     const std::string& what) {
+  if (number % divisor == 0) return;
+  problems.push_back({.key = std::move(key),
+                      .message = std::to_string(divisor) + " does not divide " + what + " (" + std::to_string(number) +
+                                 "); the nearest that does is " + std::to_string(nearest_divisor(number, divisor))});
+}
+
+std::int64_t padded_vocabulary(std::int64_t vocab, std::int64_t multiple) {
+  return (vocab + multiple - 1) / multiple * multiple;
+}
+
+sim::Bytes backward_workspace(const workloads::Layer& layer) {
+  sim::Bytes largest{};
+  for (const workloads::Operator& op : layer.operators) largest = std::max(largest, op.output);
+  return largest * 2;
+}
+
+workloads::Precision gradient_precision(const workloads::Training& training, workloads::Precision usual) {
+  return training.gradient_precision.value_or(usual);
+}
+
+std::vector<Problem> check_batch(const Job& job, std::int64_t data, std::int64_t micro_batch) {
+  const std::int64_t per_pass = data * micro_batch;
+  if (job.training.global_batch % per_pass == 0) return {};
+  const std::int64_t below = job.training.global_batch / per_pass * per_pass;
+  const std::int64_t nearest = below > 0 ? below : per_pass;
+  return {{.key = "training.global_batch",
+           .message = "a global batch of " + std::to_string(job.training.global_batch) + " is not a multiple of data " +
+                      std::to_string(data) + " x micro batch " + std::to_string(micro_batch) + " = " +
+                      std::to_string(per_pass) + "; the nearest is " + std::to_string(nearest)}};
+}
+
+}  // namespace trainyard::strategies

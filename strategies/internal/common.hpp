@@ -1,0 +1,32 @@
+// What several frameworks share: batches, the epilogue of a step, checks of divisibility.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "strategies/internal/plan_builder.hpp"
+#include "strategies/strategy.hpp"
+#include "workloads/layers.hpp"
+
+namespace trainyard::strategies {
+
+// The nearest divisor of `number` to `wanted`, to suggest.
+std::int64_t nearest_divisor(std::int64_t number, std::int64_t wanted);
+
+// "devices / tensor must be whole" and the like: a problem at `key` unless `divisor` divides `number`.
+void require_divides(std::vector<Problem>& problems, std::string key, std::int64_t divisor, std::int64_t number,
+                     const std::string& what);
+
+// The vocabulary padded so that tensor-parallel parts are multiples of `multiple`.
+std::int64_t padded_vocabulary(std::int64_t vocab, std::int64_t multiple);
+
+// Twice the largest operator output of a layer: what backward needs for gradients of activations as it goes.
+sim::Bytes backward_workspace(const workloads::Layer& layer);
+
+// Gradient type of the reduction: what the scenario says, else `usual`.
+workloads::Precision gradient_precision(const workloads::Training& training, workloads::Precision usual);
+
+// Micro-batches per rank, and what is wrong with the batch otherwise. Absent micro batch: `usual`.
+std::vector<Problem> check_batch(const Job& job, std::int64_t data, std::int64_t micro_batch);
+
+}  // namespace trainyard::strategies

@@ -1,0 +1,32 @@
+// Which ranks form a group: ranks as coordinates on the axes of a parallelisation.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "sim/plan.hpp"
+
+namespace trainyard::strategies {
+
+// The axes from the innermost (neighbouring ranks) to the outermost; sizes multiply to the number of ranks.
+class RankGrid {
+ public:
+  explicit RankGrid(std::vector<std::int64_t> sizes) : sizes_(std::move(sizes)) {}
+
+  std::int64_t ranks() const;
+  std::int64_t size(std::size_t axis) const { return sizes_[axis]; }
+  std::int64_t coordinate(sim::RankId rank, std::size_t axis) const;
+  sim::RankId rank_at(const std::vector<std::int64_t>& coordinates) const;
+  // The rank whose coordinate on `axis` is `value` and otherwise as `rank`'s.
+  sim::RankId moved(sim::RankId rank, std::size_t axis, std::int64_t value) const;
+  // All sets of ranks that differ only on the given axes, each in rank order, in order of their first rank.
+  std::vector<std::vector<sim::RankId>> groups_along(const std::vector<std::size_t>& axes) const;
+
+ private:
+  std::vector<std::int64_t> sizes_;
+};
+
+// Adds every group with more than one member to the table under `slot`.
+void add_groups(sim::CommunicatorTable& table, const std::vector<std::vector<sim::RankId>>& groups, sim::SlotId slot);
+
+}  // namespace trainyard::strategies

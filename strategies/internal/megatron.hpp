@@ -1,0 +1,47 @@
+// Megatron-LM: tensor and sequence parallelism, pipeline schedules, data parallelism with or without the distributed
+// optimizer. Sources: NVIDIA/Megatron-LM megatron/core/{tensor_parallel,pipeline_parallel,distributed}.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "strategies/internal/groups.hpp"
+#include "strategies/pipeline_schedule.hpp"
+#include "strategies/strategy.hpp"
+
+namespace trainyard::strategies {
+
+struct MegatronOptions {
+  std::int64_t tensor = 1;
+  std::int64_t pipeline = 1;
+  std::int64_t context = 1;
+  std::int64_t expert = 1;
+  sim::Choice schedule{"1f1b", {"gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "dualpipe"}};
+  std::optional<std::int64_t> virtual_pipeline;
+  std::vector<std::int64_t> stage_layers;
+  bool sequence_parallel = false;
+  bool distributed_optimizer = false;
+  bool overlap_grad_reduce = false;
+  bool overlap_param_gather = false;
+  std::int64_t ddp_bucket_size = 0;
+  std::optional<bool> gradient_accumulation_fusion;
+  std::optional<bool> async_tensor_model_parallel_allreduce;
+  std::string order = "tp-cp-ep-dp-pp";
+
+  // Several model chunks per stage are only known to the interleaved schedule; naming them chooses it, as in Megatron.
+  std::int64_t chunks() const;
+  ScheduleKind schedule_kind() const;
+};
+
+class MegatronLm final : public Strategy {
+ public:
+  std::vector<sim::Key> keys() override;
+  std::vector<Problem> check(const Job& job) const override;
+  std::vector<std::string> warnings(const Job& job) const override;
+  PlannedStep plan(const Job& job) const override;
+
+ private:
+  MegatronOptions options_;
+};
+
+}  // namespace trainyard::strategies

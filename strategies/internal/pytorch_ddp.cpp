@@ -1,0 +1,243 @@
+#include "strategies/internal/pytorch_ddp.hpp"
+
+#include <algorithm>
+
+#include "strategies/collectives.hpp"
+#include "strategies/ddp_buckets.hpp"
+#include "strategies/internal/common.hpp"
+#include "strategies/internal/groups.hpp"
+#include "strategies/internal/host_profile.hpp"
+#include "strategies/internal/layer_ops.hpp"
+#include "workloads/layers.hpp"
+
+namespace trainyard::strategies {
+namespace {
+
+using sim::Bytes;
+using sim::CollectiveKind;
+using sim::MemoryPurpose;
+using workloads::Precision;
+
+class Planner {
+ public:
+  Planner(const PytorchDdp::Options& options, const Job& job)
+      : options_(options),
+        job_(job),
+        data_(job.cluster.devices()),
+        micro_batch_(job.training.micro_batch.value_or(job.training.global_batch / data_)),
+        micro_batches_(job.training.global_batch / (data_ * micro_batch_)),
+        host_(job.training.compile ? compiled_host() : eager_host()),
+        costs_(job.accelerator),
+        reduced_(gradient_precision(job.training, Precision::fp32)),
+        state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32)) {}
+
+  PlannedStep plan();
+
+ private:
+  struct Part {  // a layer, the embedding or the head
+    std::string name;
+    const workloads::Layer* layer = nullptr;
+    std::int32_t index = -1;
+    bool recomputed = false;
+  };
+
+  bool mixed() const { return workloads::activation_bytes(job_.training.precision) == 2; }
+  void write_program();
+  sim::BlockId forward_block(const Part& part);
+  sim::BlockId backward_block(const Part& part, bool reduces);
+  void reduce_ready(BlockWriter& block, std::int64_t parameters);
+  sim::BlockId step_end();
+
+  const PytorchDdp::Options& options_;
+  const Job& job_;
+  std::int64_t data_;
+  std::int64_t micro_batch_;
+  std::int64_t micro_batches_;
+  HostProfile host_;
+  workloads::KernelCosts costs_;
+  Precision reduced_;
+  workloads::StateBytes state_;
+
+  PlanBuilder builder_;
+  workloads::Expansion model_;
+  std::int64_t parameters_ = 0;
+  sim::StreamId stream_{};
+  sim::SlotId slot_{};
+  std::vector<Bytes> buckets_;  // in 32-bit gradient bytes, as DDP forms them
+  std::size_t next_bucket_ = 0;
+  Bytes ready_{};  // gradient bytes not yet in a launched bucket
+};
+
+sim::BlockId Planner::forward_block(const Part& part) {
+  BlockWriter block = builder_.block("forward " + part.name, host_.forward);
+  const auto recompute = part.recomputed ? job_.training.recompute : workloads::Recompute::none;
+  block.memory(MemoryPurpose::activations, part.layer->saved_bytes(recompute, true));
+  // Autocast casts 32-bit weights to 16 bits once per forward pass and keeps them for backward.
+  if (mixed() && part.layer->parameters > 0) {
+    const sim::Kernel cast = costs_.memory_bound("cast weights", Bytes{part.layer->parameters * 6});
+    block.compute({&cast, 1});
+    block.memory(MemoryPurpose::buffers, Bytes{part.layer->parameters * 2});
+  }
+  write_forward(block, *part.layer, std::nullopt);
+  return block.finish();
+}
+
+// Buckets launch strictly in order, each when its last gradient is ready.
+void Planner::reduce_ready(BlockWriter& block, std::int64_t parameters) {
+  ready_ += Bytes{parameters * 4};
+  while (next_bucket_ < buckets_.size() && ready_ >= buckets_[next_bucket_]) {
+    const Bytes bucket = buckets_[next_bucket_++];
+    ready_ = ready_ - bucket;
+    const Bytes wire{bucket.count / 4 * workloads::element_bytes(reduced_)};
+    block.communicate(stream_, builder_.call(slot_, CollectiveKind::all_reduce, wire, sim::Purpose::data));
+  }
+}
+
+sim::BlockId Planner::backward_block(const Part& part, bool reduces) {
+  BlockWriter block = builder_.block("backward " + part.name + (reduces ? " and reduce" : ""), host_.backward);
+  const auto recompute = part.recomputed ? job_.training.recompute : workloads::Recompute::none;
+  const Bytes kept = part.layer->saved_bytes(recompute, true);
+  const Bytes everything = part.layer->saved_bytes(workloads::Recompute::none, true);
+  const Bytes workspace = backward_workspace(*part.layer);
+  block.memory(MemoryPurpose::activations, std::max(everything - kept, Bytes{}) + workspace);
+  write_recompute(block, *part.layer, recompute, true, std::nullopt);
+  const auto after = [&](BlockWriter& writer, std::size_t index) {
+    const std::int64_t parameters = part.layer->operators[index].parameters;
+    if (parameters == 0) return;
+    // 16-bit weight gradients are cast to 32 bits and accumulated; without views they are also copied into the bucket.
+    std::int64_t traffic = mixed() ? 6 : 0;
+    if (micro_batches_ > 1) traffic += 8;
+    if (reduces && data_ > 1 && !options_.gradient_as_bucket_view) traffic += 8;
+    if (traffic > 0) {
+      const sim::Kernel copy = costs_.memory_bound("accumulate gradients", Bytes{parameters * traffic});
+      writer.compute({&copy, 1});
+    }
+    if (reduces) reduce_ready(writer, parameters);
+  };
+  write_backward(block, *part.layer, std::nullopt, after);
+  block.memory(MemoryPurpose::activations, -(std::max(everything, kept) + workspace));
+  if (mixed()) block.memory(MemoryPurpose::buffers, Bytes{-part.layer->parameters * 2});
+  return block.finish();
+}
+
+sim::BlockId Planner::step_end() {
+  BlockWriter block = builder_.block("optimizer step", host_.backward);
+  if (options_.find_unused_parameters && data_ > 1) {
+    const auto tensors = static_cast<std::int64_t>(workloads::parameter_tensors(job_.model).size());
+    block.communicate(stream_,
+                      builder_.call(slot_, CollectiveKind::all_reduce, Bytes{4 * tensors}, sim::Purpose::data));
+  }
+  block.wait_for(sim::set_of(stream_));
+  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, parameters_, costs_);
+  block.compute(kernels);
+  block.host_wait(sim::set_of(sim::compute_stream)).host_work(host_.step);
+  return block.finish();
+}
+
+void Planner::write_program() {
+  std::vector<Part> parts{{.name = "embedding", .layer = &model_.embedding}};
+  for (std::int64_t i = 0; i < job_.model.layers; ++i)
+    parts.push_back(
+        {.name = "layer", .layer = &model_.layer, .index = static_cast<std::int32_t>(i), .recomputed = true});
+  parts.push_back({.name = "head", .layer = &model_.head});
+
+  sim::Program program;
+  program.name = "all ranks";
+  program.resident[static_cast<std::size_t>(MemoryPurpose::parameters)] = Bytes{parameters_ * state_.parameter};
+  program.resident[static_cast<std::size_t>(MemoryPurpose::gradients)] = Bytes{parameters_ * state_.gradient};
+  program.resident[static_cast<std::size_t>(MemoryPurpose::optimizer)] =
+      Bytes{parameters_ * (state_.master + state_.moments)};
+  if (!options_.gradient_as_bucket_view && data_ > 1)
+    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{parameters_ * 4};
+
+  const std::array<sim::BlockId, 3> forward{forward_block(parts.front()), forward_block(parts[1]),
+                                            forward_block(parts.back())};
+  std::array<sim::BlockId, 3> backward{};
+  if (micro_batches_ > 1)
+    backward = {backward_block(parts.front(), false), backward_block(parts[1], false),
+                backward_block(parts.back(), false)};
+  const auto kind = [&](std::size_t part) { return part == 0 ? 0U : part + 1 == parts.size() ? 2U : 1U; };
+  for (std::int64_t m = 0; m < micro_batches_; ++m) {
+    const auto call = [&](sim::BlockId block, const Part& part) {
+      program.calls.push_back({.block = block, .layer = part.index, .micro_batch = static_cast<std::int32_t>(m)});
+    };
+    for (std::size_t i = 0; i < parts.size(); ++i) call(forward.at(kind(i)), parts[i]);
+    // no_sync(): only the last micro-batch reduces.
+    const bool reduces = m + 1 == micro_batches_;
+    for (std::size_t i = parts.size(); i-- > 0;)
+      call(reduces ? backward_block(parts[i], data_ > 1) : backward.at(kind(i)), parts[i]);
+  }
+  program.calls.push_back({.block = step_end()});
+  builder_.plan().programs.add(std::move(program));
+}
+
+PlannedStep Planner::plan() {
+  const workloads::Shard shard{.micro_batch = micro_batch_, .sequence = job_.training.sequence};
+  workloads::KernelStyle style = job_.training.compile ? workloads::fused_style() : workloads::eager_style(job_.model);
+  style.split_projections = job_.model.gated();
+  model_ = workloads::expand(job_.model, job_.training, shard, job_.model.vocab, style, costs_);
+  parameters_ = workloads::parameters(job_.model);
+  stream_ = builder_.stream("all-reduce");
+  slot_ = builder_.slot("data");
+
+  std::vector<Bytes> tensors;
+  for (const std::int64_t tensor : workloads::parameter_tensors(job_.model)) tensors.push_back(Bytes{tensor * 4});
+  std::ranges::reverse(tensors);
+  // A cap of one's own also replaces the small first limit.
+  const Bytes cap{options_.bucket_cap_mb << 20};
+  buckets_ = ddp_buckets(tensors, options_.bucket_cap_mb == 25 ? Bytes{1 << 20} : cap, cap);
+
+  write_program();
+  sim::Plan& plan = builder_.plan();
+  const RankGrid grid({data_});
+  plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(static_cast<std::size_t>(data_));
+  plan.communicators = sim::CommunicatorTable(static_cast<std::size_t>(data_), plan.slots.size());
+  add_groups(plan.communicators, grid.groups_along({0}), slot_);
+  price_communications(plan, job_.cluster);
+
+  PlannedStep step;
+  step.parallelism.data = data_;
+  step.micro_batch = micro_batch_;
+  step.micro_batches = micro_batches_;
+  step.plan = builder_.take();
+  return step;
+}
+
+}  // namespace
+
+std::vector<sim::Key> PytorchDdp::keys() {
+  Options& o = options_;
+  return {
+      {"tensor", &o.tensor, "1: DDP only replicates", false, 1},
+      {"pipeline", &o.pipeline, "1: DDP only replicates", false, 1},
+      {"context", &o.context, "1: DDP only replicates", false, 1},
+      {"expert", &o.expert, "1: DDP only replicates", false, 1},
+      {"bucket_cap_mb", &o.bucket_cap_mb, "MiB of gradients in a bucket; the first closes at 1 MiB", false, 1},
+      {"gradient_as_bucket_view", &o.gradient_as_bucket_view, "gradients live in the buckets: no copies, less memory"},
+      {"find_unused_parameters", &o.find_unused_parameters, "one more all-reduce of a bitmap of used parameters"},
+  };
+}
+
+std::vector<Problem> PytorchDdp::check(const Job& job) const {
+  std::vector<Problem> problems;
+  const auto only_one = [&](std::string key, std::int64_t value) {
+    if (value != 1)
+      problems.push_back(
+          {.key = "strategy." + key,
+           .message = "pytorch-ddp replicates the whole model on every rank; use 1, or framework 'megatron-lm'"});
+  };
+  only_one("tensor", options_.tensor);
+  only_one("pipeline", options_.pipeline);
+  only_one("context", options_.context);
+  only_one("expert", options_.expert);
+  const std::int64_t data = job.cluster.devices();
+  const std::vector<Problem> batch = check_batch(job, data, job.training.micro_batch.value_or(1));
+  problems.insert(problems.end(), batch.begin(), batch.end());
+  return problems;
+}
+
+std::vector<std::string> PytorchDdp::warnings(const Job&) const { return {}; }
+
+PlannedStep PytorchDdp::plan(const Job& job) const { return Planner(options_, job).plan(); }
+
+}  // namespace trainyard::strategies

@@ -1,0 +1,365 @@
+#include "strategies/internal/pytorch_fsdp.hpp"
+
+#include <algorithm>
+#include <charconv>
+
+#include "strategies/collectives.hpp"
+#include "strategies/internal/common.hpp"
+#include "strategies/internal/groups.hpp"
+#include "strategies/internal/host_profile.hpp"
+#include "strategies/internal/layer_ops.hpp"
+#include "workloads/layers.hpp"
+
+namespace trainyard::strategies {
+namespace {
+
+using sim::Bytes;
+using sim::CollectiveKind;
+using sim::EventRef;
+using sim::MemoryPurpose;
+using workloads::Precision;
+
+// What happens to a layer's gathered parameters between forward and backward.
+struct Reshard {
+  bool frees = true;
+  std::int64_t group = 0;  // > 0: they stay sharded over groups of so many ranks
+};
+
+std::optional<Reshard> parse_reshard(const std::string& text) {
+  if (text == "true") return Reshard{};
+  if (text == "false") return Reshard{.frees = false};
+  std::int64_t group = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), group);
+  if (error != std::errc{} || end != text.data() + text.size() || group < 2) return std::nullopt;
+  return Reshard{.frees = true, .group = group};
+}
+
+// Unit u has two events, "gathered" and "copied out", used in turns by even and odd units: at most two units are in
+// flight. The root unit (embedding, final norm, head) counts as unit -1.
+constexpr std::uint16_t events_in_turn = 4;
+constexpr EventRef gathered{.index = 0, .relative = true};
+constexpr EventRef copied{.index = 1, .relative = true};
+constexpr EventRef neighbour_gathered{.index = 2, .relative = true};
+constexpr EventRef neighbour_copied{.index = 3, .relative = true};
+constexpr std::uint16_t shift_of(std::int64_t unit) { return static_cast<std::uint16_t>(2 * ((unit + 2) % 2)); }
+
+class Planner {
+ public:
+  Planner(const PytorchFsdp::Options& options, const Job& job)
+      : job_(job),
+        ranks_(job.cluster.devices()),
+        shards_(options.shard.value_or(ranks_)),
+        reshard_(*parse_reshard(options.reshard_after_forward)),
+        micro_batch_(job.training.micro_batch.value_or(job.training.global_batch / ranks_)),
+        micro_batches_(job.training.global_batch / (ranks_ * micro_batch_)),
+        host_(job.training.compile ? compiled_host() : eager_host()),
+        costs_(job.accelerator),
+        gather_bytes_(workloads::activation_bytes(job.training.precision)),
+        reduce_bytes_(workloads::element_bytes(
+            gradient_precision(job.training, gather_bytes_ == 2 ? Precision::bf16 : Precision::fp32))),
+        state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32)) {}
+
+  PlannedStep plan();
+
+ private:
+  bool gathers() const { return shards_ > 1; }
+  bool gathers_again() const { return gathers() && reshard_.frees; }
+  std::int64_t root_parameters() const { return model_.embedding.parameters + model_.head.parameters; }
+  sim::Kernel kernel(const std::string& name, std::int64_t bytes) const {
+    return costs_.memory_bound(name, Bytes{bytes});
+  }
+
+  void make_streams();
+  void write_gather(BlockWriter& block, std::int64_t parameters, sim::SlotId slot, std::vector<EventRef> waits,
+                    EventRef records);
+  void write_arrival(BlockWriter& block, std::int64_t parameters);
+  void write_reduce(BlockWriter& block, std::int64_t parameters);
+  sim::BlockId root_forward();
+  sim::BlockId layer_forward();
+  sim::BlockId head_forward();
+  sim::BlockId head_backward();
+  sim::BlockId layer_backward(bool prefetches);
+  sim::BlockId root_backward();
+  sim::BlockId step_end();
+  void write_program();
+  void wire_ranks();
+
+  const Job& job_;
+  std::int64_t ranks_;
+  std::int64_t shards_;
+  Reshard reshard_;
+  std::int64_t micro_batch_;
+  std::int64_t micro_batches_;
+  HostProfile host_;
+  workloads::KernelCosts costs_;
+  std::int64_t gather_bytes_;  // per element
+  std::int64_t reduce_bytes_;
+  workloads::StateBytes state_;
+
+  PlanBuilder builder_;
+  workloads::Expansion model_;
+  sim::StreamId copy_in_{}, all_gather_{}, reduce_scatter_{}, all_reduce_{};
+  sim::SlotId shard_slot_{}, replicate_slot_{}, reshard_slot_{};
+};
+
+void Planner::make_streams() {
+  copy_in_ = builder_.stream("all-gather copy-in");
+  all_gather_ = builder_.stream("all-gather");
+  reduce_scatter_ = builder_.stream("reduce-scatter");
+  all_reduce_ = builder_.stream("all-reduce");
+  shard_slot_ = builder_.slot("shard");
+  replicate_slot_ = builder_.slot("replicate");
+  reshard_slot_ = builder_.slot("reshard");
+  builder_.relative_events(events_in_turn);
+}
+
+// The shard is cast into the gather's input, then gathered.
+void Planner::write_gather(BlockWriter& block, std::int64_t parameters, sim::SlotId slot, std::vector<EventRef> waits,
+                           EventRef records) {
+  block.memory(MemoryPurpose::buffers, Bytes{parameters * gather_bytes_});
+  const sim::CallId call =
+      builder_.call(slot, CollectiveKind::all_gather, Bytes{parameters * gather_bytes_}, sim::Purpose::data);
+  block.side_kernel(copy_in_, kernel("copy in", parameters / shards_ * (4 + gather_bytes_)), 0);
+  block.communicate(all_gather_, call, sim::set_of(copy_in_), std::move(waits), records);
+}
+
+// Compute waits for the gather and copies its output into the parameter tensors.
+void Planner::write_arrival(BlockWriter& block, std::int64_t parameters) {
+  block.wait_for(gathered);
+  block.record(copied, kernel("copy out", 2 * parameters * gather_bytes_));
+}
+
+// Compute first waits for the reduction of the unit before: at most one is in flight.
+void Planner::write_reduce(BlockWriter& block, std::int64_t parameters) {
+  if (!gathers() && ranks_ == 1) return;
+  if (gathers()) {
+    block.wait_for(sim::set_of(reduce_scatter_));
+    const sim::Kernel pack = kernel("pack gradients", parameters * (gather_bytes_ + reduce_bytes_));
+    block.compute({&pack, 1});
+    block.communicate(reduce_scatter_, builder_.call(shard_slot_, CollectiveKind::reduce_scatter,
+                                                     Bytes{parameters * reduce_bytes_}, sim::Purpose::data));
+  }
+  if (ranks_ > shards_)
+    block.communicate(all_reduce_,
+                      builder_.call(replicate_slot_, CollectiveKind::all_reduce,
+                                    Bytes{parameters * reduce_bytes_ / shards_}, sim::Purpose::data),
+                      static_cast<sim::StreamSet>(sim::set_of(sim::compute_stream) | sim::set_of(reduce_scatter_)), {},
+                      std::nullopt);
+}
+
+sim::BlockId Planner::root_forward() {
+  BlockWriter block = builder_.block("forward embedding", host_.forward);
+  if (gathers()) {
+    block.side_kernel(copy_in_, kernel("copy in", root_parameters() / shards_ * (4 + gather_bytes_)),
+                      sim::set_of(sim::compute_stream));
+    block.memory(MemoryPurpose::buffers, Bytes{root_parameters() * gather_bytes_});
+    block.communicate(all_gather_,
+                      builder_.call(shard_slot_, CollectiveKind::all_gather, Bytes{root_parameters() * gather_bytes_},
+                                    sim::Purpose::data),
+                      sim::set_of(copy_in_), {}, gathered);
+    write_arrival(block, root_parameters());
+  }
+  block.memory(MemoryPurpose::activations, model_.embedding.saved_bytes(workloads::Recompute::none, true));
+  write_forward(block, model_.embedding, std::nullopt);
+  return block.finish();
+}
+
+// The next gather is issued as soon as the host reaches the next unit, and runs beside this unit's compute.
+sim::BlockId Planner::layer_forward() {
+  BlockWriter block = builder_.block("forward layer", host_.forward);
+  const std::int64_t parameters = model_.layer.parameters;
+  if (gathers()) {
+    write_gather(block, parameters, shard_slot_, {neighbour_copied}, gathered);
+    write_arrival(block, parameters);
+  }
+  block.memory(MemoryPurpose::activations, model_.layer.saved_bytes(job_.training.recompute, true));
+  write_forward(block, model_.layer, std::nullopt);
+  if (gathers_again()) {
+    block.memory(MemoryPurpose::buffers, Bytes{-parameters * gather_bytes_});
+    if (reshard_.group > 0) block.memory(MemoryPurpose::buffers, Bytes{parameters * gather_bytes_ / reshard_.group});
+  }
+  return block.finish();
+}
+
+sim::BlockId Planner::head_forward() {
+  BlockWriter block = builder_.block("forward head", host_.forward);
+  block.memory(MemoryPurpose::activations, model_.head.saved_bytes(workloads::Recompute::none, true));
+  write_forward(block, model_.head, std::nullopt);
+  return block.finish();
+}
+
+// Before the root's backward the last layer is fetched again.
+sim::BlockId Planner::head_backward() {
+  BlockWriter block = builder_.block("backward head", host_.backward);
+  if (gathers_again())
+    write_gather(block, model_.layer.parameters, reshard_.group > 0 ? reshard_slot_ : shard_slot_, {}, gathered);
+  const Bytes workspace = backward_workspace(model_.head);
+  block.memory(MemoryPurpose::activations, workspace);
+  write_backward(block, model_.head, std::nullopt);
+  block.memory(MemoryPurpose::activations, -(model_.head.saved_bytes(workloads::Recompute::none, true) + workspace));
+  return block.finish();
+}
+
+sim::BlockId Planner::layer_backward(bool prefetches) {
+  BlockWriter block = builder_.block(prefetches ? "backward layer" : "backward first layer", host_.backward);
+  const std::int64_t parameters = model_.layer.parameters;
+  if (gathers_again()) {
+    write_arrival(block, parameters);
+    if (prefetches)
+      write_gather(block, parameters, reshard_.group > 0 ? reshard_slot_ : shard_slot_, {copied}, neighbour_gathered);
+  }
+  const Bytes kept = model_.layer.saved_bytes(job_.training.recompute, true);
+  const Bytes everything = model_.layer.saved_bytes(workloads::Recompute::none, true);
+  const Bytes working = std::max(everything - kept, Bytes{}) + backward_workspace(model_.layer);
+  block.memory(MemoryPurpose::activations, working);
+  block.memory(MemoryPurpose::gradients, Bytes{parameters * gather_bytes_});
+  write_recompute(block, model_.layer, job_.training.recompute, true, std::nullopt);
+  write_backward(block, model_.layer, std::nullopt);
+  block.memory(MemoryPurpose::activations, -(working + kept));
+  write_reduce(block, parameters);
+  block.memory(MemoryPurpose::gradients, Bytes{-parameters * gather_bytes_});
+  if (gathers()) block.memory(MemoryPurpose::buffers, Bytes{-parameters * gather_bytes_});
+  if (gathers_again() && reshard_.group > 0)
+    block.memory(MemoryPurpose::buffers, Bytes{-(parameters * gather_bytes_ / reshard_.group)});
+  return block.finish();
+}
+
+sim::BlockId Planner::root_backward() {
+  BlockWriter block = builder_.block("backward embedding", host_.backward);
+  write_backward(block, model_.embedding, std::nullopt);
+  block.memory(MemoryPurpose::activations, -model_.embedding.saved_bytes(workloads::Recompute::none, true));
+  write_reduce(block, root_parameters());
+  if (gathers()) block.memory(MemoryPurpose::buffers, Bytes{-root_parameters() * gather_bytes_});
+  return block.finish();
+}
+
+sim::BlockId Planner::step_end() {
+  BlockWriter block = builder_.block("optimizer step", host_.backward);
+  block.wait_for(static_cast<sim::StreamSet>(sim::set_of(reduce_scatter_) | sim::set_of(all_reduce_)));
+  const std::int64_t owned = (workloads::parameters(job_.model) + shards_ - 1) / shards_;
+  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, owned, costs_);
+  block.compute({kernels.data(), 1});
+  if (gathers())
+    block.blocking(reduce_scatter_,
+                   builder_.call(shard_slot_, CollectiveKind::all_reduce, Bytes{4}, sim::Purpose::data));
+  block.compute({kernels.data() + 1, kernels.size() - 1});
+  block.host_wait(sim::set_of(sim::compute_stream)).host_work(host_.step);
+  return block.finish();
+}
+
+void Planner::write_program() {
+  sim::Program program;
+  program.name = "all ranks";
+  const std::int64_t parameters = workloads::parameters(job_.model);
+  const auto resident = [&](MemoryPurpose purpose, std::int64_t bytes) {
+    program.resident[static_cast<std::size_t>(purpose)] = sim::scaled(Bytes{parameters * bytes}, 1, shards_);
+  };
+  resident(MemoryPurpose::parameters, state_.parameter);
+  resident(MemoryPurpose::gradients, state_.gradient);
+  resident(MemoryPurpose::optimizer, state_.moments);
+  // While a layer computes with its parameters, those of the next arrive: two gathered layers, one of them for good.
+  if (gathers())
+    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{model_.layer.parameters * gather_bytes_};
+
+  const sim::BlockId embedding = root_forward();
+  const sim::BlockId forward = layer_forward();
+  const sim::BlockId head = head_forward();
+  const sim::BlockId head_back = head_backward();
+  const sim::BlockId backward = layer_backward(true);
+  const sim::BlockId backward_first = layer_backward(false);
+  const sim::BlockId embedding_back = root_backward();
+  const std::int64_t layers = job_.model.layers;
+  for (std::int64_t m = 0; m < micro_batches_; ++m) {
+    const auto call = [&](sim::BlockId block, std::int64_t layer, std::int64_t unit) {
+      program.calls.push_back({.block = block,
+                               .layer = static_cast<std::int32_t>(layer),
+                               .micro_batch = static_cast<std::int32_t>(m),
+                               .event_shift = shift_of(unit)});
+    };
+    call(embedding, -1, -1);
+    for (std::int64_t u = 0; u < layers; ++u) call(forward, u, u);
+    call(head, -1, -1);
+    call(head_back, -1, layers - 1);
+    for (std::int64_t u = layers; u-- > 0;) call(u > 0 ? backward : backward_first, u, u);
+    call(embedding_back, -1, -1);
+  }
+  program.calls.push_back({.block = step_end()});
+  builder_.plan().programs.add(std::move(program));
+}
+
+void Planner::wire_ranks() {
+  sim::Plan& plan = builder_.plan();
+  plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(static_cast<std::size_t>(ranks_));
+  plan.communicators = sim::CommunicatorTable(static_cast<std::size_t>(ranks_), plan.slots.size());
+  const std::int64_t inner = reshard_.group > 0 ? reshard_.group : 1;
+  const RankGrid grid({inner, shards_ / inner, ranks_ / shards_});
+  add_groups(plan.communicators, grid.groups_along({0, 1}), shard_slot_);
+  add_groups(plan.communicators, grid.groups_along({2}), replicate_slot_);
+  if (reshard_.group > 0) add_groups(plan.communicators, grid.groups_along({0}), reshard_slot_);
+  price_communications(plan, job_.cluster);
+}
+
+PlannedStep Planner::plan() {
+  const workloads::Shard shard{.micro_batch = micro_batch_, .sequence = job_.training.sequence};
+  workloads::KernelStyle style = job_.training.compile ? workloads::fused_style() : workloads::eager_style(job_.model);
+  style.split_projections = job_.model.gated();
+  model_ = workloads::expand(job_.model, job_.training, shard, job_.model.vocab, style, costs_);
+  make_streams();
+  write_program();
+  wire_ranks();
+  PlannedStep step;
+  step.parallelism.data = ranks_;
+  step.micro_batch = micro_batch_;
+  step.micro_batches = micro_batches_;
+  step.communicator_groups = ranks_ > shards_ ? 1 : 0;
+  step.plan = builder_.take();
+  return step;
+}
+
+}  // namespace
+
+std::vector<sim::Key> PytorchFsdp::keys() {
+  Options& o = options_;
+  return {
+      {"tensor", &o.tensor, "tensor parallelism beside FSDP", false, 1},
+      {"pipeline", &o.pipeline, "pipeline parallelism beside FSDP", false, 1},
+      {"context", &o.context, "context parallelism beside FSDP", false, 1},
+      {"expert", &o.expert, "expert parallelism beside FSDP", false, 1},
+      {"shard", &o.shard, "ranks that hold one copy of the sharded state; absent: all (fewer is hybrid sharding, HSDP)",
+       false, 1},
+      {"reshard_after_forward", &o.reshard_after_forward,
+       "free gathered parameters after forward: true, false, or a number of ranks to reshard over"},
+  };
+}
+
+std::vector<Problem> PytorchFsdp::check(const Job& job) const {
+  std::vector<Problem> problems;
+  const auto only_one = [&](std::string key, std::int64_t value) {
+    if (value != 1)
+      problems.push_back({.key = "strategy." + key,
+                          .message = "pytorch-fsdp with " + key + " parallelism is not supported yet; use 1"});
+  };
+  only_one("tensor", options_.tensor);
+  only_one("pipeline", options_.pipeline);
+  only_one("context", options_.context);
+  only_one("expert", options_.expert);
+  const std::int64_t ranks = job.cluster.devices();
+  const std::int64_t shards = options_.shard.value_or(ranks);
+  require_divides(problems, "strategy.shard", shards, ranks, "the devices");
+  const auto reshard = parse_reshard(options_.reshard_after_forward);
+  if (!reshard)
+    problems.push_back(
+        {.key = "strategy.reshard_after_forward",
+         .message = "expected true, false or a number of ranks above 1, got '" + options_.reshard_after_forward + "'"});
+  else if (reshard->group > 0)
+    require_divides(problems, "strategy.reshard_after_forward", reshard->group, shards, "the ranks of a shard group");
+  const std::vector<Problem> batch = check_batch(job, ranks, job.training.micro_batch.value_or(1));
+  problems.insert(problems.end(), batch.begin(), batch.end());
+  return problems;
+}
+
+std::vector<std::string> PytorchFsdp::warnings(const Job&) const { return {}; }
+
+PlannedStep PytorchFsdp::plan(const Job& job) const { return Planner(options_, job).plan(); }
+
+}  // namespace trainyard::strategies

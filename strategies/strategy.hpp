@@ -1,0 +1,73 @@
+// A strategy turns a job into the plan of one training step, the way a framework schedules it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sim/key.hpp"
+#include "sim/plan.hpp"
+#include "topology/cluster.hpp"
+#include "workloads/accelerator.hpp"
+#include "workloads/model.hpp"
+#include "workloads/training.hpp"
+
+namespace trainyard::strategies {
+
+// What is trained, how, and on what. All of it has been checked key by key; relations between keys have not.
+struct Job {
+  const workloads::Model& model;
+  const workloads::Training& training;
+  const workloads::Accelerator& accelerator;
+  const topology::Cluster& cluster;
+};
+
+struct Parallelism {
+  std::int64_t data = 1;
+  std::int64_t tensor = 1;
+  std::int64_t pipeline = 1;
+  std::int64_t context = 1;
+  std::int64_t expert = 1;
+};
+
+// A step ready to be simulated, and what a report says of it.
+struct PlannedStep {
+  sim::Plan plan;
+  Parallelism parallelism;
+  std::int64_t micro_batch = 1;    // sequences
+  std::int64_t micro_batches = 1;  // per data-parallel rank and step
+  int communicator_groups = 0;     // process groups a rank belongs to, beyond the world; each costs memory
+};
+
+// Something that cannot run, at the key that would have to change: "strategy.tensor", "training.micro_batch".
+struct Problem {
+  std::string key;
+  std::string message;  // what is wrong, what was expected, and the nearest possible choice
+};
+
+class Strategy {
+ public:
+  virtual ~Strategy() = default;
+
+  // The options of the framework under `strategy`, with its own names and defaults (`framework` aside).
+  virtual std::vector<sim::Key> keys() = 0;
+  // Impossible combinations; a job without problems can be planned.
+  virtual std::vector<Problem> check(const Job& job) const = 0;
+  // Combinations that run here but not in the real framework, and options without effect.
+  virtual std::vector<std::string> warnings(const Job& job) const = 0;
+  virtual PlannedStep plan(const Job& job) const = 0;
+};
+
+struct StrategyEntry {
+  std::string_view name;
+  std::string_view summary;
+  std::unique_ptr<Strategy> (*make)();
+};
+
+// All frameworks, one line each in catalog.cpp.
+std::span<const StrategyEntry> catalog();
+
+}  // namespace trainyard::strategies

@@ -1,0 +1,254 @@
+// The command line: arguments in, exit status out.
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <thread>
+
+#include "scenarios/catalog.hpp"
+#include "scenarios/diagnostics.hpp"
+#include "scenarios/output_file.hpp"
+#include "scenarios/scenario.hpp"
+#include "scenarios/show.hpp"
+#include "scenarios/simulate.hpp"
+#include "scenarios/trace.hpp"
+#include "scenarios/validation.hpp"
+
+namespace {
+
+using namespace trainyard;
+
+enum ExitStatus : int { done = 0, internal_failure = 1, wrong_input = 2, does_not_fit = 3, outside_failure = 4 };
+
+// What every command takes.
+struct CommonOptions {
+  std::string log_level = "warning";
+  std::vector<std::filesystem::path> catalogs;
+};
+
+void add_common(CLI::App& command, CommonOptions& options) {
+  command.add_option("--log-level", options.log_level, "what to tell on stderr")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "off"}))
+      ->capture_default_str();
+  command.add_option("--catalog", options.catalogs, "folder with own catalogue entries, before the built-in ones")
+      ->type_name("DIR");
+}
+
+void set_up_logging(const CommonOptions& options) {
+  auto logger = std::make_shared<spdlog::logger>("trainyard", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  logger->set_pattern("trainyard: %l: %v");
+  logger->set_level(spdlog::level::from_str(options.log_level));
+  spdlog::set_default_logger(std::move(logger));
+}
+
+// Results go to stdout whole, or the command fails.
+void print(std::string_view text) {
+  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  if (std::fflush(stdout) != 0 || !written) throw scenarios::OutputError("standard output", errno);
+}
+
+void write_or_print(const std::string& path, std::string_view text) {
+  if (path == "-") return print(text);
+  scenarios::write_file(path, text);
+}
+
+// A mistake on the command line, as one in a file.
+[[noreturn]] void wrong_argument(const std::string& option, const std::string& message) {
+  throw scenarios::ScenarioError({option, 0, 0}, message);
+}
+
+struct RunArguments {
+  std::filesystem::path scenario;
+  std::string json;
+  std::filesystem::path trace;
+  std::vector<std::int64_t> trace_ranks;
+  std::vector<std::string> overrides;
+  bool require_fit = false;
+  bool no_fold = false;
+};
+
+void check_trace_arguments(const RunArguments& arguments, const scenarios::Scenario& scenario) {
+  if (arguments.trace.empty()) {
+    if (!arguments.trace_ranks.empty())
+      wrong_argument("--trace-ranks", "chooses ranks for --trace FILE, which is missing");
+    return;
+  }
+  const std::string name = arguments.trace.filename().string();
+  if (!name.ends_with(".json") && !name.ends_with(".json.gz"))
+    wrong_argument("--trace", "expected a file that ends in .json or .json.gz, got '" + name + "'");
+  constexpr std::size_t most_ranks = 240;
+  if (arguments.trace_ranks.size() > most_ranks)
+    wrong_argument("--trace-ranks", "expected at most " + std::to_string(most_ranks) + " ranks");
+  for (const std::int64_t rank : arguments.trace_ranks)
+    if (rank < 0 || rank >= scenario.devices)
+      wrong_argument("--trace-ranks", "expected ranks from 0 to " + std::to_string(scenario.devices - 1) + ", got " +
+                                          std::to_string(rank));
+}
+
+int run(const RunArguments& arguments, const CommonOptions& common) {
+  const scenarios::Catalog catalog(common.catalogs);
+  const scenarios::Scenario scenario =
+      scenarios::load_scenario(arguments.scenario, catalog, {.overrides = arguments.overrides});
+  check_trace_arguments(arguments, scenario);
+  scenarios::SimulateOptions options{.record = !arguments.trace.empty(), .ranks = {}};
+  if (!arguments.trace_ranks.empty()) options.ranks = arguments.trace_ranks;
+  const scenarios::Simulation simulation = scenarios::simulate(scenario, options);
+  for (const std::string& warning : simulation.result.warnings) spdlog::warn("{}", warning);
+  if (!arguments.trace.empty()) scenarios::write_chrome_trace(simulation.plan, simulation.outcome, arguments.trace);
+  if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(simulation.result));
+  if (arguments.json != "-") print(scenarios::to_summary(scenario, simulation.result));
+  if (arguments.require_fit && !simulation.result.memory.fits) {
+    std::fprintf(stderr, "trainyard: the scenario does not fit in memory\n");
+    return does_not_fit;
+  }
+  return done;
+}
+
+struct ValidateArguments {
+  std::vector<std::filesystem::path> tables;
+  std::string json;
+  std::string csv;
+  int jobs = 0;
+};
+
+int validate(const ValidateArguments& arguments, const CommonOptions& common) {
+  const scenarios::Catalog catalog(common.catalogs);
+  std::vector<scenarios::Measurement> measurements;
+  if (arguments.tables.empty()) measurements = scenarios::built_in_measurements();
+  for (const std::filesystem::path& table : arguments.tables) {
+    const std::vector<scenarios::Measurement> rows = scenarios::read_measurements(table);
+    measurements.insert(measurements.end(), rows.begin(), rows.end());
+  }
+  scenarios::ValidateOptions options;
+  options.jobs =
+      arguments.jobs > 0 ? arguments.jobs : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  if (terminal)
+    options.progress = [](std::size_t finished, std::size_t of) {
+      std::fprintf(stderr, "\r%zu of %zu rows", finished, of);
+    };
+  const scenarios::Validation validation = scenarios::validate(measurements, catalog, options);
+  if (terminal) std::fprintf(stderr, "\r\033[K");
+  if (!arguments.csv.empty()) write_or_print(arguments.csv, scenarios::to_csv(validation));
+  if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(validation));
+  if (arguments.json != "-" && arguments.csv != "-") print(scenarios::to_text(validation));
+  return done;
+}
+
+struct ShowArguments {
+  std::string what;
+  std::string name;
+};
+
+int show(const ShowArguments& arguments, const CommonOptions& common) {
+  if (arguments.what == "frameworks") {
+    print(arguments.name.empty() ? scenarios::show_frameworks() : scenarios::show_framework(arguments.name));
+    return done;
+  }
+  const scenarios::Catalog catalog(common.catalogs);
+  for (std::size_t i = 0; i < scenarios::entry_kinds.size(); ++i) {
+    if (arguments.what != std::string(scenarios::entry_kinds.at(i)) + "s") continue;
+    const auto kind = static_cast<scenarios::EntryKind>(i);
+    print(arguments.name.empty() ? scenarios::show_entries(catalog, kind)
+                                 : scenarios::show_entry(catalog, kind, arguments.name));
+  }
+  return done;
+}
+
+// Adds the commands; the one that was given leaves what to do in `chosen`.
+class CommandLine {
+ public:
+  CommandLine() : app_("Simulates one training step of a model on a cluster.", "trainyard") {
+    app_.set_version_flag("--version", TRAINYARD_VERSION);
+    app_.require_subcommand(1);
+    add_run();
+    add_validate();
+    add_show();
+  }
+
+  int operator()(int argc, char** argv) {
+    try {
+      app_.parse(argc, argv);
+    } catch (const CLI::Success& success) {  // --help and --version
+      return app_.exit(success);
+    } catch (const CLI::ParseError& error) {
+      app_.exit(error, std::cerr, std::cerr);
+      return wrong_input;
+    }
+    set_up_logging(common_);
+    return chosen_();
+  }
+
+ private:
+  void add_run() {
+    CLI::App* command = app_.add_subcommand("run", "simulate a scenario and print a summary");
+    command->add_option("scenario", run_.scenario, "scenario file")->required()->type_name("SCENARIO.yaml");
+    command->add_option("--json", run_.json, "write the whole result; - is stdout")->type_name("FILE");
+    command->add_option("--trace", run_.trace, "write a timeline as Chrome trace events (.json or .json.gz)")
+        ->type_name("FILE");
+    command->add_option("--trace-ranks", run_.trace_ranks, "ranks in the trace; without it the first of each program")
+        ->delimiter(',')
+        ->type_name("RANK,...");
+    command->add_option("--set", run_.overrides, "override a key of the scenario; may be repeated")
+        ->type_name("PATH=VALUE")
+        ->expected(1)
+        ->take_all();
+    command->add_flag("--no-fold", run_.no_fold, "simulate every rank on its own, as is done now in any case");
+    command->add_flag("--require-fit", run_.require_fit, "exit with 3 when memory does not fit");
+    add_common(*command, common_);
+    command->callback([this] { chosen_ = [this] { return run(run_, common_); }; });
+  }
+
+  void add_validate() {
+    CLI::App* command = app_.add_subcommand("validate", "predict measurements and print the errors");
+    command->add_option("data", validate_.tables, "tables of measurements; without any, those that ship with Trainyard")
+        ->type_name("DATA.csv");
+    command->add_option("--json", validate_.json, "write rows and summaries; - is stdout")->type_name("FILE");
+    command->add_option("--csv", validate_.csv, "write the rows as a table; - is stdout")->type_name("FILE");
+    command->add_option("--jobs", validate_.jobs, "rows simulated at a time; without it one per core")
+        ->check(CLI::Range(1, 1024))
+        ->type_name("N");
+    add_common(*command, common_);
+    command->callback([this] { chosen_ = [this] { return validate(validate_, common_); }; });
+  }
+
+  void add_show() {
+    CLI::App* command = app_.add_subcommand("show", "what the catalogue holds, with sources, and frameworks' options");
+    command->add_option("what", show_.what, "accelerators, nodes, fabrics, models or frameworks")
+        ->required()
+        ->check(CLI::IsMember({"accelerators", "nodes", "fabrics", "models", "frameworks"}));
+    command->add_option("name", show_.name, "one of them, in full")->type_name("NAME");
+    add_common(*command, common_);
+    command->callback([this] { chosen_ = [this] { return show(show_, common_); }; });
+  }
+
+  CLI::App app_;
+  CommonOptions common_;
+  RunArguments run_;
+  ValidateArguments validate_;
+  ShowArguments show_;
+  std::function<int()> chosen_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return CommandLine()(argc, argv);
+  } catch (const scenarios::ScenarioError& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return wrong_input;
+  } catch (const scenarios::OutputError& error) {
+    std::fprintf(stderr, "trainyard: %s\n", error.what());
+    return outside_failure;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "trainyard: internal error: %s\n", error.what());
+    return internal_failure;
+  }
+}

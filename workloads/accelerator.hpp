@@ -1,0 +1,45 @@
+// What the compute cost model knows of a device. The figures come from the catalogue, each with its source there.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "sim/units.hpp"
+
+namespace trainyard::workloads {
+
+enum class Precision : std::uint8_t { fp32, tf32, fp16, bf16, fp8 };
+constexpr std::size_t precisions = 5;
+constexpr std::array<std::string_view, precisions> precision_names{"fp32", "tf32", "fp16", "bf16", "fp8"};
+constexpr std::string_view to_string(Precision precision) {
+  return precision_names[static_cast<std::size_t>(precision)];
+}
+
+template <class Value>
+using PerPrecision = std::array<Value, precisions>;
+
+struct Accelerator {
+  std::string name;
+  std::string description;
+  sim::Bytes memory{};  // what the driver exposes
+  sim::BytesPerSecond memory_bandwidth{};
+  sim::Bytes l2_cache{};
+  std::int64_t sms = 0;
+  PerPrecision<sim::FlopsPerSecond> peak{};  // dense; 0 where the device cannot
+  PerPrecision<double> gemm_efficiency{};    // best achieved share of `peak`
+  std::int64_t tile_rows = 0;                // of the output a thread block computes
+  std::int64_t tile_columns = 0;
+  std::int64_t half_k = 0;                  // inner dimension at which k/(k + half_k) is one half
+  double attention_forward_efficiency = 0;  // flash kernels, head dimension 128, long sequences
+  double attention_backward_efficiency = 0;
+  std::int64_t attention_half_sequence = 0;  // sequence at which s/(s + half_sequence) is one half
+  double memory_efficiency = 0;              // streaming share of `memory_bandwidth`
+  sim::Bytes memory_half_size{};             // bytes at which a memory-bound kernel reaches half of it
+  sim::Duration kernel_latency{};            // the least that a kernel takes
+
+  bool supports(Precision precision) const { return peak[static_cast<std::size_t>(precision)].count > 0; }
+};
+
+}  // namespace trainyard::workloads
