@@ -91,6 +91,9 @@ class TraceWriter {
   void write_names(RankId rank, const std::array<std::vector<std::uint32_t>, sim::most_streams>& by_stream);
   void write_metadata(std::string_view what, RankId rank, std::optional<StreamId> stream, std::string_view value);
   void write_slice(const OpRecord& record);
+  std::string_view phase_of(const OpRecord& record) const;
+  std::size_t phase_length(std::span<const std::uint32_t> indices) const;
+  void write_phase(std::span<const std::uint32_t> indices);
   void write_arrow_end(const OpRecord& record, const ArrowEnd& end);
   void write_memory(RankId rank, std::span<const sim::MemoryRecord> memory);
   void write_link_use(RankId rank, std::span<const OpRecord> records);
@@ -277,6 +280,43 @@ void TraceWriter::write_slice(const OpRecord& record) {
 
 // An arrow leaves when the transfer begins and arrives half-way through it: inside both slices, and later than it left,
 // which Perfetto asks for.
+// "forward" and "backward" of a micro-batch, else the block's name: what a diagram of the schedule is drawn with.
+std::string_view TraceWriter::phase_of(const OpRecord& record) const {
+  const std::string_view block = plan_.blocks[record.block].name;
+  return record.micro_batch < 0 ? block : block.substr(0, block.find(' '));
+}
+
+// How many records from the first on belong to its phase.
+std::size_t TraceWriter::phase_length(std::span<const std::uint32_t> indices) const {
+  const OpRecord& first = outcome_.records[indices.front()];
+  std::size_t length = 1;
+  while (length < indices.size()) {
+    const OpRecord& next = outcome_.records[indices[length]];
+    if (next.micro_batch != first.micro_batch || phase_of(next) != phase_of(first)) break;
+    ++length;
+  }
+  return length;
+}
+
+// A slice around the kernels of one phase.
+void TraceWriter::write_phase(std::span<const std::uint32_t> indices) {
+  const OpRecord& first = outcome_.records[indices.front()];
+  const std::int64_t start = ticks(first.start);
+  begin('X', first.rank);
+  append_field("tid", static_cast<std::int64_t>(thread_of(first.rank, first.stream)));
+  append_time("ts", start - from_);
+  append_time("dur", ticks(outcome_.records[indices.back()].end) - start);
+  const std::string phase(phase_of(first));
+  // As in the literature's diagrams: F3 and B3 are the passes of micro-batch 3.
+  std::string name = phase;
+  if (first.micro_batch >= 0)
+    name = std::string(1, static_cast<char>(phase.front() - 'a' + 'A')) + std::to_string(first.micro_batch);
+  out_ += R"(,"name":)" + json_string(name) + R"(,"cat":"phase","args":{"phase":)" + json_string(phase);
+  if (first.micro_batch >= 0) append_field("micro_batch", first.micro_batch);
+  out_ += '}';
+  end();
+}
+
 void TraceWriter::write_arrow_end(const OpRecord& record, const ArrowEnd& arrow_end) {
   const std::int64_t transfer = ticks(record.transfer);
   const std::int64_t half = (ticks(record.end) - transfer) / 2;
@@ -323,11 +363,20 @@ void TraceWriter::write_rank(RankId rank, std::span<const OpRecord> records,
   for (const OpRecord& record : records)
     by_stream.at(index_of(record.stream)).push_back(static_cast<std::uint32_t>(&record - outcome_.records.data()));
   write_names(rank, by_stream);
-  // A stream is first in, first out: its slices come in order, and arrows begin and end inside their slices.
+  // A stream is first in, first out: its slices come in order, those of phases before those inside them, and arrows
+  // begin and end inside their slices.
   for (const std::vector<std::uint32_t>& indices : by_stream) {
     if (indices.empty()) continue;
     auto arrow_end = std::ranges::lower_bound(arrow_ends_, indices.front(), {}, &ArrowEnd::record);
-    for (const std::uint32_t index : indices) {
+    const bool compute = outcome_.records[indices.front()].stream == sim::compute_stream;
+    std::size_t phase_ends = 0;
+    for (std::size_t i = 0; i < indices.size(); ++i) {
+      const std::uint32_t index = indices[i];
+      if (compute && i == phase_ends) {
+        const auto rest = std::span(indices).subspan(i);
+        phase_ends = i + phase_length(rest);
+        write_phase(rest.first(phase_ends - i));
+      }
       write_slice(outcome_.records[index]);
       while (arrow_end != arrow_ends_.end() && arrow_end->record < index) ++arrow_end;
       for (; arrow_end != arrow_ends_.end() && arrow_end->record == index; ++arrow_end)

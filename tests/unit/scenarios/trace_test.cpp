@@ -198,7 +198,19 @@ TEST_F(TraceTest, LeavesOutArrowsToRanksThatAreNotRecorded) {
   EXPECT_TRUE(select(result, "s").empty());
   EXPECT_TRUE(select(result, "f").empty());
   EXPECT_TRUE(select(result, "X", 0).empty());
-  EXPECT_EQ(select(result, "X", 1).size(), 4U);
+  EXPECT_EQ(select(result, "X", 1).size(), 6U);  // two kernels, two communications, two phases
+}
+
+TEST_F(TraceTest, PutsThePassesOfMicroBatchesAroundTheirKernels) {
+  const json result = trace(two_ranks(), both_ranks);
+  const json pass = slice(result, 0, "F0");
+  const json kernel = slice(result, 0, "gemm \"fc1\"\n");
+  EXPECT_EQ(pass["tid"], kernel["tid"]);
+  EXPECT_EQ(pass["ts"], kernel["ts"]);
+  EXPECT_EQ(pass["dur"], kernel["dur"]);
+  EXPECT_EQ(pass["args"]["phase"], "forward");
+  EXPECT_EQ(pass["args"]["micro_batch"], 0);
+  EXPECT_EQ(slice(result, 0, "step")["cat"], "phase");
 }
 
 TEST_F(TraceTest, CountsMemoryByPurpose) {
