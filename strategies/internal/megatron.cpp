@@ -76,6 +76,11 @@ class Planner {
     sim::BlockId forward{};
     sim::BlockId backward{};
   };
+  struct OverlappedTransfers {
+    std::array<sim::BlockId, 2> post{};  // in turns
+    std::array<sim::BlockId, 2> await{};
+    sim::BlockId send{};
+  };
 
   bool first(std::int64_t stage, std::int64_t chunk) const { return stage == 0 && chunk == 0; }
   bool last(std::int64_t stage, std::int64_t chunk) const {
@@ -95,7 +100,10 @@ class Planner {
   void make_calls();
   void make_layer_blocks();
   LayerBlocks make_layer_block(const std::string& name, const workloads::Layer& layer, bool recomputed, bool loss);
+  void make_overlapped_transfers();
   void write_program(const Stage& stage);
+  void write_blocking(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
+  void write_overlapped(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
   void write_action(sim::Program& program, const Stage& stage, const PipelineAction& action);
   void write_gradient_buckets(sim::Program& program, const Stage& stage, const PipelineAction& action,
                               std::int64_t layers_done);
@@ -106,6 +114,9 @@ class Planner {
   sim::BlockId reduce_block(std::int64_t parameters);
   void wire_ranks();
 
+  static std::size_t direction_of(const PipelineAction& action) {
+    return action.kind == PipelineAction::Kind::forward ? 0 : 1;
+  }
   bool receives(const Stage& stage, const PipelineAction& action) const {
     return action.kind == PipelineAction::Kind::forward ? !first(stage.index, action.chunk)
                                                         : !last(stage.index, action.chunk);
@@ -138,9 +149,9 @@ class Planner {
   std::optional<TensorCommunication> tensor_;
   sim::CallId send_activation_{}, receive_activation_{}, send_gradient_{}, receive_gradient_{};
   LayerBlocks layer_, embedding_, head_;
-  std::array<sim::EventRef, 2> forward_arrived_{}, backward_arrived_{};
+  std::array<OverlappedTransfers, 2> transfers_{};  // of activations, of gradients
   std::map<std::int64_t, sim::BlockId> reduce_blocks_;
-  std::map<std::array<int, 4>, sim::BlockId> transfer_blocks_;
+  std::map<std::pair<int, int>, sim::BlockId> transfer_blocks_;  // (sent, received)
 };
 
 void Planner::expand_model() {
@@ -193,8 +204,6 @@ void Planner::make_streams_and_slots() {
   previous_ = builder_.slot("previous stage");
   next_gradient_ = builder_.slot("gradient from next stage");
   previous_gradient_ = builder_.slot("gradient to previous stage");
-  for (auto& event : forward_arrived_) event = builder_.event();
-  for (auto& event : backward_arrived_) event = builder_.event();
 }
 
 void Planner::make_calls() {
@@ -324,7 +333,7 @@ void Planner::write_transfers(sim::Program& program, const std::optional<Pipelin
   const int sent = direction(done && sends(stage, *done), done);
   const int received = direction(next && receives(stage, *next), next);
   if (sent == 0 && received == 0) return;
-  const std::array<int, 4> key{sent, received, 0, 0};
+  const std::pair key{sent, received};
   auto known = transfer_blocks_.find(key);
   if (known == transfer_blocks_.end()) {
     BlockWriter block = builder_.block("transfer", host_.forward);
@@ -357,71 +366,66 @@ void Planner::write_program(const Stage& stage) {
   write_step_start(program, stage);
   const std::vector<PipelineAction> actions =
       pipeline_schedule(options_.schedule_kind(), stage.index, options_.pipeline, micro_batches_, chunks_);
-  if (overlaps_transfers()) {
-    // Receives are posted one action ahead, and nothing waits for a send.
-    std::array<int, 2> posted{};
-    std::array<int, 2> awaited{};
-    const auto side = [](const PipelineAction& action) {
-      return action.kind == PipelineAction::Kind::forward ? 0U : 1U;
-    };
-    std::map<std::pair<unsigned, int>, sim::BlockId> post_blocks;
-    std::map<std::pair<unsigned, int>, sim::BlockId> wait_blocks;
-    std::array<std::optional<sim::BlockId>, 2> send_blocks;
-    const auto post = [&](const PipelineAction& action) {
-      if (!receives(stage, action)) return;
-      const unsigned s = side(action);
-      const int parity = posted.at(s)++ % 2;
-      auto known = post_blocks.find({s, parity});
-      if (known == post_blocks.end()) {
-        BlockWriter block = builder_.block("post receive", host_.forward);
-        block.communicate(s == 0 ? receive_forward_ : receive_backward_,
-                          s == 0 ? receive_activation_ : receive_gradient_, 0, {},
-                          (s == 0 ? forward_arrived_ : backward_arrived_).at(static_cast<std::size_t>(parity)));
-        known = post_blocks.emplace(std::pair{s, parity}, block.finish()).first;
-      }
-      program.calls.push_back({.block = known->second, .micro_batch = static_cast<std::int32_t>(action.micro_batch)});
-    };
-    const auto await = [&](const PipelineAction& action) {
-      if (!receives(stage, action)) return;
-      const unsigned s = side(action);
-      const int parity = awaited.at(s)++ % 2;
-      auto known = wait_blocks.find({s, parity});
-      if (known == wait_blocks.end()) {
-        BlockWriter block = builder_.block("await receive", host_.forward);
-        block.wait_for((s == 0 ? forward_arrived_ : backward_arrived_).at(static_cast<std::size_t>(parity)));
-        known = wait_blocks.emplace(std::pair{s, parity}, block.finish()).first;
-      }
-      program.calls.push_back({.block = known->second, .micro_batch = static_cast<std::int32_t>(action.micro_batch)});
-    };
-    const auto send = [&](const PipelineAction& action) {
-      if (!sends(stage, action)) return;
-      auto& known = send_blocks.at(side(action));
-      if (!known) {
-        BlockWriter block = builder_.block("send", host_.forward);
-        block.communicate(side(action) == 0 ? send_forward_ : send_backward_,
-                          side(action) == 0 ? send_activation_ : send_gradient_);
-        known = block.finish();
-      }
-      program.calls.push_back({.block = *known, .micro_batch = static_cast<std::int32_t>(action.micro_batch)});
-    };
-    for (std::size_t i = 0; i < actions.size(); ++i) {
-      if (i == 0) post(actions[0]);
-      if (i + 1 < actions.size()) post(actions[i + 1]);
-      await(actions[i]);
-      write_action(program, stage, actions[i]);
-      send(actions[i]);
-    }
-  } else {
-    std::optional<PipelineAction> done;
-    for (const PipelineAction& action : actions) {
-      write_transfers(program, done, action, stage);
-      write_action(program, stage, action);
-      done = action;
-    }
-    write_transfers(program, done, std::nullopt, stage);
-  }
+  if (overlaps_transfers())
+    write_overlapped(program, stage, actions);
+  else
+    write_blocking(program, stage, actions);
   write_step_end(program, stage);
   builder_.plan().programs.add(std::move(program));
+}
+
+// Every transfer is waited for.
+void Planner::write_blocking(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions) {
+  std::optional<PipelineAction> done;
+  for (const PipelineAction& action : actions) {
+    write_transfers(program, done, action, stage);
+    write_action(program, stage, action);
+    done = action;
+  }
+  write_transfers(program, done, std::nullopt, stage);
+}
+
+// Receives are posted one action ahead, and nothing waits for a send.
+void Planner::write_overlapped(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions) {
+  std::array<std::size_t, 2> posted{};  // by direction
+  std::array<std::size_t, 2> awaited{};
+  const auto call = [&](sim::BlockId block, const PipelineAction& action) {
+    program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(action.micro_batch)});
+  };
+  const auto post = [&](const PipelineAction& action) {
+    const std::size_t direction = direction_of(action);
+    if (receives(stage, action)) call(transfers_[direction].post.at(posted.at(direction)++ % 2), action);
+  };
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    const std::size_t direction = direction_of(actions[i]);
+    if (i == 0) post(actions[0]);
+    if (i + 1 < actions.size()) post(actions[i + 1]);
+    if (receives(stage, actions[i])) call(transfers_[direction].await.at(awaited.at(direction)++ % 2), actions[i]);
+    write_action(program, stage, actions[i]);
+    if (sends(stage, actions[i])) call(transfers_[direction].send, actions[i]);
+  }
+}
+
+// Of activations, then of gradients. Two receives may be open, each with an event of its own.
+void Planner::make_overlapped_transfers() {
+  const std::array<sim::StreamId, 2> receive_streams{receive_forward_, receive_backward_};
+  const std::array<sim::StreamId, 2> send_streams{send_forward_, send_backward_};
+  const std::array<sim::CallId, 2> receives{receive_activation_, receive_gradient_};
+  const std::array<sim::CallId, 2> sends{send_activation_, send_gradient_};
+  for (std::size_t direction = 0; direction < 2; ++direction) {
+    for (std::size_t turn = 0; turn < 2; ++turn) {
+      const sim::EventRef arrived = builder_.event();
+      BlockWriter post = builder_.block("post receive", host_.forward);
+      post.communicate(receive_streams.at(direction), receives.at(direction), 0, {}, arrived);
+      transfers_.at(direction).post.at(turn) = post.finish();
+      BlockWriter await = builder_.block("await receive", host_.forward);
+      await.wait_for(arrived);
+      transfers_.at(direction).await.at(turn) = await.finish();
+    }
+    BlockWriter send = builder_.block("send", host_.forward);
+    send.communicate(send_streams.at(direction), sends.at(direction));
+    transfers_.at(direction).send = send.finish();
+  }
 }
 
 // overlap_param_gather: the parameters of bucket i + 1 are gathered while the forward pass computes with bucket i. The
@@ -517,6 +521,7 @@ PlannedStep Planner::plan() {
   make_streams_and_slots();
   make_calls();
   make_layer_blocks();
+  if (overlaps_transfers()) make_overlapped_transfers();
   for (const Stage& stage : stages_) write_program(stage);
   wire_ranks();
   PlannedStep step;
