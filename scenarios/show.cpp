@@ -123,13 +123,16 @@ std::string show_framework(std::string_view name) {
   for (const strategies::StrategyEntry& entry : strategies::catalog()) {
     names.push_back(entry.name);
     if (entry.name != name) continue;
-    std::string text = std::string(entry.name) + ": " + std::string(entry.summary) + "\n\n" +
-                       padded_right("option", 26) + padded_right("default", 18) + "meaning\n";
     const std::unique_ptr<strategies::Strategy> strategy = entry.make();
-    for (const sim::Key& key : strategy->keys()) {
+    const std::vector<sim::Key> keys = strategy->keys();
+    std::size_t width = 0;
+    for (const sim::Key& key : keys) width = std::max(width, key.name.size() + 2);
+    std::string text = std::string(entry.name) + ": " + std::string(entry.summary) + "\n\n" +
+                       padded_right("option", width) + padded_right("default", 16) + "meaning\n";
+    for (const sim::Key& key : keys) {
       std::string help(key.help);
       if (const auto* choice = std::get_if<sim::Choice*>(&key.target)) help += "; one of " + listed((*choice)->choices);
-      text += padded_right(key.name, 26) + padded_right(std::visit(DefaultText{}, key.target), 18) + help + "\n";
+      text += padded_right(key.name, width) + padded_right(std::visit(DefaultText{}, key.target), 16) + help + "\n";
     }
     return text;
   }

@@ -1,6 +1,7 @@
 #include "sim/executor.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <span>
 
@@ -85,7 +86,7 @@ class Executor {
   void record_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
   void communicate(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
   void resolve(CommunicatorId id, std::int64_t end);
-  // The latest end among the step's waits from `ready` on; nothing when one is unknown. Attributes the time that the
+  // When everything that the step waits for is done; false while something is unknown. Attributes the time that the
   // compute stream loses.
   bool wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready);
   void account_wait(const Completion& done, std::int64_t from);
@@ -225,7 +226,6 @@ void Executor::compile_block(const Block& block) {
 }
 
 void Executor::account_wait(const Completion& done, std::int64_t from) {
-  if (done.end <= from) return;
   const Duration lost{done.end - from};
   if (done.call == no_call) {  // a kernel on another stream: copies, as a rule
     outcome_.time.kernels[static_cast<std::size_t>(KernelClass::memory_bound)].add(lost);
@@ -239,24 +239,25 @@ void Executor::account_wait(const Completion& done, std::int64_t from) {
 }
 
 bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready) {
-  const Completion& own = tail(rank, step.stream);
-  if (own.end == unknown) return false;
-  ready = std::max(ready, own.end);
-  for (std::size_t s = 0; s < stream_count_; ++s)
-    if ((step.after >> s & 1U) != 0 && tails_[rank * stream_count_ + s].end == unknown) return false;
+  const Completion* tails = &tails_[rank * stream_count_];
+  const Completion* events = &events_[rank * event_count_];
+  const std::int64_t own = tails[index_of(step.stream)].end;
+  if (own == unknown) return false;
+  for (unsigned set = step.after; set != 0; set &= set - 1)
+    if (tails[std::countr_zero(set)].end == unknown) return false;
   const std::span<const EventRef> waits(waits_.data() + step.first_wait, step.wait_count);
   for (const EventRef& ref : waits)
-    if (events_[rank * event_count_ + event_of(ref, call)].end == unknown) return false;
+    if (events[event_of(ref, call)].end == unknown) return false;
 
+  ready = own;
   const bool on_compute = step.stream == compute_stream && step.kind != Step::Kind::host_wait;
-  // A communication on the compute stream that came before: the time it took was lost to compute.
   const auto take = [&](const Completion& done) {
+    if (done.end <= ready) return;
     if (on_compute) account_wait(done, ready);
-    ready = std::max(ready, done.end);
+    ready = done.end;
   };
-  for (std::size_t s = 0; s < stream_count_; ++s)
-    if ((step.after >> s & 1U) != 0) take(tails_[rank * stream_count_ + s]);
-  for (const EventRef& ref : waits) take(events_[rank * event_count_ + event_of(ref, call)]);
+  for (unsigned set = step.after; set != 0; set &= set - 1) take(tails[std::countr_zero(set)]);
+  for (const EventRef& ref : waits) take(events[event_of(ref, call)]);
   return true;
 }
 

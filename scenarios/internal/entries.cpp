@@ -128,9 +128,19 @@ std::optional<Resolved> Resolver::resolve_inline(const Value& map, const std::st
   return Resolved{.value = refined(std::move(parent->value), map), .name = name};
 }
 
+// A figure that is given anew no longer has the source of the old one.
+void forget_sources(Value& base, const Value& refinement) {
+  Value* sources = base.find("sources");
+  if (sources == nullptr) return;
+  for (const Entry& entry : refinement.entries)
+    std::erase_if(sources->entries, [&](const Entry& source) {
+      return source.key.scalar == entry.key.scalar || source.key.scalar.starts_with(entry.key.scalar + ".");
+    });
+}
+
 Value Resolver::refined(Value base, Value refinement) const {
-  remove(base, "description");  // they tell of the base alone
-  remove(base, "sources");
+  remove(base, "description");  // it tells of the base alone
+  forget_sources(base, refinement);
   if (kind_ == EntryKind::node) {
     const Value* usual = base.find("accelerator");
     Value* accelerator = refinement.find("accelerator");
