@@ -2,7 +2,9 @@
 // equal. Time is counted in picoseconds (one byte at 900 GB/s takes 1.1 ps); the range of int64 is 106 days.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <compare>
 #include <cstdint>
 #include <limits>
@@ -75,21 +77,20 @@ constexpr Quantity<Unit> scaled(Quantity<Unit> amount, std::int64_t numerator, s
 
 // `rate` times a factor in (0, inf), rounded to the nearest whole unit per second, at least 1.
 template <class Unit>
-constexpr Quantity<PerSecond<Unit>> scaled(Quantity<PerSecond<Unit>> rate, double factor) {
-  const double result = static_cast<double>(rate.count) * factor + 0.5;
+Quantity<PerSecond<Unit>> scaled(Quantity<PerSecond<Unit>> rate, double factor) {
+  const double result = static_cast<double>(rate.count) * factor;
   ensure(result >= 0 && result < 9.2e18, "a scaled rate fits 64 bits");
-  const auto count = static_cast<std::int64_t>(result);
-  return {count < 1 ? 1 : count};
+  return {std::max<std::int64_t>(1, std::llround(result))};
 }
 
 // The edges only: reports, ratios and model constants are doubles.
 constexpr double to_seconds(Duration duration) { return static_cast<double>(duration.count()) * 1e-12; }
 
 // Rounded to the nearest picosecond.
-constexpr Duration from_seconds(double seconds) {
+inline Duration from_seconds(double seconds) {
   const double ticks = seconds * 1e12;
   ensure(ticks >= 0 && ticks < 9.2e18, "a duration is not negative and fits the simulated clock");
-  return Duration{static_cast<std::int64_t>(ticks + 0.5)};
+  return Duration{std::llround(ticks)};
 }
 
 }  // namespace trainyard::sim

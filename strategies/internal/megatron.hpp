@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "strategies/internal/groups.hpp"
@@ -28,10 +29,17 @@ struct MegatronOptions {
   std::optional<bool> async_tensor_model_parallel_allreduce;
   std::string order = "tp-cp-ep-dp-pp";
 
+  std::int64_t data(const Job& job) const;  // what remains of the devices
   // Several model chunks per stage are only known to the interleaved schedule; naming them chooses it, as in Megatron.
   std::int64_t chunks() const;
   ScheduleKind schedule_kind() const;
 };
+
+// The axes in the order given, or nothing if it is no permutation of tp, cp, ep, dp and pp.
+std::optional<std::vector<std::string>> parse_rank_order(const std::string& text);
+
+// Options and job have been checked.
+PlannedStep plan_megatron(const MegatronOptions& options, const Job& job);
 
 class MegatronLm final : public Strategy {
  public:

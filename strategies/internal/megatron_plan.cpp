@@ -1,0 +1,522 @@
+#include <algorithm>
+#include <array>
+#include <map>
+#include <numeric>
+
+#include "strategies/collectives.hpp"
+#include "strategies/internal/common.hpp"
+#include "strategies/internal/host_profile.hpp"
+#include "strategies/internal/layer_ops.hpp"
+#include "strategies/internal/megatron.hpp"
+#include "workloads/layers.hpp"
+
+namespace trainyard::strategies {
+namespace {
+
+using sim::Bytes;
+using sim::CollectiveKind;
+using sim::MemoryPurpose;
+using sim::Purpose;
+using workloads::Precision;
+
+// Gradients of bf16 training accumulate and reduce in 32 bits, those of fp16 training in 16 (megatron/training).
+Precision usual_gradients(Precision precision) {
+  return precision == Precision::fp16 ? Precision::fp16 : Precision::fp32;
+}
+
+// Everything about one step that its blocks and programs are made from.
+class Planner {
+ public:
+  Planner(const MegatronOptions& options, const Job& job)
+      : options_(options),
+        job_(job),
+        data_(options.data(job)),
+        micro_batch_(job.training.micro_batch.value_or(1)),
+        micro_batches_(job.training.global_batch / (data_ * micro_batch_)),
+        chunks_(options.chunks()),
+        positions_(options.pipeline * chunks_),
+        host_(eager_host()),
+        costs_(job.accelerator),
+        gradients_(gradient_precision(job.training, usual_gradients(job.training.precision))),
+        state_(workloads::state_bytes(job.training, workloads::StateLayout::master_weights, gradients_)) {}
+
+  PlannedStep plan();
+
+ private:
+  struct Stage {
+    std::int64_t index = 0;
+    std::vector<std::int64_t> layers;       // of each chunk
+    std::vector<std::int64_t> first_layer;  // of each chunk
+    std::int64_t parameters = 0;            // on each rank
+  };
+  struct LayerBlocks {
+    sim::BlockId forward{};
+    sim::BlockId backward{};
+  };
+  struct OverlappedTransfers {
+    std::array<sim::BlockId, 2> post{};  // in turns
+    std::array<sim::BlockId, 2> await{};
+    sim::BlockId send{};
+  };
+
+  bool first(std::int64_t stage, std::int64_t chunk) const { return stage == 0 && chunk == 0; }
+  bool last(std::int64_t stage, std::int64_t chunk) const {
+    return stage == options_.pipeline - 1 && chunk == chunks_ - 1;
+  }
+  // Software with flash attention also has what came at about the same time (Megatron-LM 3.0 and later).
+  bool recent_software() const { return job_.training.attention == workloads::AttentionKernel::flash; }
+  bool fuses_accumulation() const { return options_.gradient_accumulation_fusion.value_or(recent_software()); }
+  bool embedding_is_shared() const { return job_.model.tied_embeddings && options_.pipeline > 1; }
+  bool sequence_parallel() const { return options_.sequence_parallel && options_.tensor > 1; }
+  // Non-interleaved schedules wait for every transfer; interleaved ones overlap them (overlap_p2p_comm).
+  bool overlaps_transfers() const { return chunks_ > 1; }
+
+  void expand_model();
+  void place_layers();
+  void make_streams_and_slots();
+  void make_calls();
+  void make_layer_blocks();
+  LayerBlocks make_layer_block(const std::string& name, const workloads::Layer& layer, bool recomputed, bool loss);
+  void make_overlapped_transfers();
+  void write_program(const Stage& stage);
+  void write_blocking(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
+  void write_overlapped(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
+  void write_action(sim::Program& program, const Stage& stage, const PipelineAction& action);
+  void write_gradient_buckets(sim::Program& program, const Stage& stage, const PipelineAction& action,
+                              std::int64_t layers_done);
+  void write_transfers(sim::Program& program, const std::optional<PipelineAction>& done,
+                       const std::optional<PipelineAction>& next, const Stage& stage);
+  void write_step_start(sim::Program& program, const Stage& stage);
+  void write_step_end(sim::Program& program, const Stage& stage);
+  sim::BlockId reduce_block(std::int64_t parameters);
+  void wire_ranks();
+
+  static std::size_t direction_of(const PipelineAction& action) {
+    return action.kind == PipelineAction::Kind::forward ? 0 : 1;
+  }
+  bool receives(const Stage& stage, const PipelineAction& action) const {
+    return action.kind == PipelineAction::Kind::forward ? !first(stage.index, action.chunk)
+                                                        : !last(stage.index, action.chunk);
+  }
+  bool sends(const Stage& stage, const PipelineAction& action) const {
+    return action.kind == PipelineAction::Kind::forward ? !last(stage.index, action.chunk)
+                                                        : !first(stage.index, action.chunk);
+  }
+
+  const MegatronOptions& options_;
+  const Job& job_;
+  std::int64_t data_;
+  std::int64_t micro_batch_;
+  std::int64_t micro_batches_;
+  std::int64_t chunks_;
+  std::int64_t positions_;
+  HostProfile host_;
+  workloads::KernelCosts costs_;
+  Precision gradients_;
+  workloads::StateBytes state_;
+
+  PlanBuilder builder_;
+  workloads::Expansion model_;
+  std::vector<Stage> stages_;
+
+  sim::StreamId tensor_stream_{}, send_forward_{}, receive_forward_{}, send_backward_{}, receive_backward_{},
+      data_stream_{}, model_stream_{};
+  sim::SlotId tensor_slot_{}, data_slot_{}, model_slot_{}, embedding_slot_{}, next_{}, previous_{}, next_gradient_{},
+      previous_gradient_{};
+  std::optional<TensorCommunication> tensor_;
+  sim::CallId send_activation_{}, receive_activation_{}, send_gradient_{}, receive_gradient_{};
+  LayerBlocks layer_, embedding_, head_;
+  std::array<OverlappedTransfers, 2> transfers_{};  // of activations, of gradients
+  std::map<std::int64_t, sim::BlockId> reduce_blocks_;
+  std::map<std::pair<int, int>, sim::BlockId> transfer_blocks_;  // (sent, received)
+};
+
+void Planner::expand_model() {
+  const workloads::Shard shard{.micro_batch = micro_batch_,
+                               .sequence = job_.training.sequence,
+                               .tensor = options_.tensor,
+                               .sequence_parallel = sequence_parallel()};
+  const std::int64_t vocab = padded_vocabulary(job_.model.vocab, 128 * options_.tensor);
+  workloads::KernelStyle style = workloads::fused_style();
+  // Vocabulary-parallel cross entropy casts to 32 bits, subtracts the maximum, exponentiates and sums in kernels of
+  // its own (megatron/core/tensor_parallel/cross_entropy.py): 2+4, 4, 4+4, 4+4, 4; backward scales and casts 4+4, 4+2.
+  style.loss_bytes_per_logit = 44;
+  if (fuses_accumulation()) style.weight_gradient_bytes = 2 * state_.gradient;
+  model_ = workloads::expand(job_.model, job_.training, shard, vocab, style, costs_);
+}
+
+void Planner::place_layers() {
+  const std::vector<std::int64_t> layers =
+      options_.stage_layers.empty() ? spread_layers(job_.model.layers, positions_) : options_.stage_layers;
+  stages_.resize(static_cast<std::size_t>(options_.pipeline));
+  std::int64_t next = 0;
+  for (std::int64_t position = 0; position < positions_; ++position) {
+    Stage& stage = stages_[static_cast<std::size_t>(position % options_.pipeline)];
+    stage.index = position % options_.pipeline;
+    const std::int64_t count = layers[static_cast<std::size_t>(position)];
+    stage.layers.push_back(count);
+    stage.first_layer.push_back(next);
+    next += count;
+    stage.parameters += count * model_.layer.parameters;
+  }
+  stages_.front().parameters += model_.embedding.parameters;
+  stages_.back().parameters += model_.head.parameters;
+  const std::int64_t vocab = padded_vocabulary(job_.model.vocab, 128 * options_.tensor);
+  if (embedding_is_shared()) stages_.back().parameters += vocab / options_.tensor * job_.model.hidden;
+}
+
+void Planner::make_streams_and_slots() {
+  tensor_stream_ = builder_.stream("tensor parallel");
+  send_forward_ = builder_.stream("send forward");
+  receive_forward_ = builder_.stream("receive forward");
+  send_backward_ = builder_.stream("send backward");
+  receive_backward_ = builder_.stream("receive backward");
+  data_stream_ = builder_.stream("data parallel");
+  model_stream_ = builder_.stream("model parallel");
+  tensor_slot_ = builder_.slot("tensor");
+  data_slot_ = builder_.slot("data");
+  model_slot_ = builder_.slot("model");
+  embedding_slot_ = builder_.slot("embedding");
+  next_ = builder_.slot("next stage");
+  previous_ = builder_.slot("previous stage");
+  next_gradient_ = builder_.slot("gradient from next stage");
+  previous_gradient_ = builder_.slot("gradient to previous stage");
+}
+
+void Planner::make_calls() {
+  if (options_.tensor > 1) {
+    const Bytes activation = model_.boundary;
+    const Bytes tokens{micro_batch_ * job_.training.sequence};
+    tensor_ = TensorCommunication{
+        .stream = tensor_stream_,
+        .sequence_parallel = sequence_parallel(),
+        .overlaps_weight_gradients = options_.async_tensor_model_parallel_allreduce.value_or(recent_software()),
+        .all_reduce = builder_.call(tensor_slot_, CollectiveKind::all_reduce, activation, Purpose::tensor),
+        .all_gather = builder_.call(tensor_slot_, CollectiveKind::all_gather, activation, Purpose::tensor),
+        .reduce_scatter = builder_.call(tensor_slot_, CollectiveKind::reduce_scatter, activation, Purpose::tensor),
+        .loss = builder_.call(tensor_slot_, CollectiveKind::all_reduce, tokens * 4, Purpose::tensor)};
+  }
+  if (options_.pipeline > 1) {
+    const Bytes message{sequence_parallel() ? model_.boundary.count / options_.tensor : model_.boundary.count};
+    send_activation_ = builder_.call(next_, CollectiveKind::send, message, Purpose::pipeline);
+    receive_activation_ = builder_.call(previous_, CollectiveKind::receive, message, Purpose::pipeline);
+    send_gradient_ = builder_.call(previous_gradient_, CollectiveKind::send, message, Purpose::pipeline);
+    receive_gradient_ = builder_.call(next_gradient_, CollectiveKind::receive, message, Purpose::pipeline);
+  }
+}
+
+Planner::LayerBlocks Planner::make_layer_block(const std::string& name, const workloads::Layer& layer, bool recomputed,
+                                               bool loss) {
+  const workloads::Recompute recompute = recomputed ? job_.training.recompute : workloads::Recompute::none;
+  const Bytes kept = layer.saved_bytes(recompute, false);
+  const Bytes everything = layer.saved_bytes(workloads::Recompute::none, false);
+  const Bytes workspace = backward_workspace(layer);
+
+  BlockWriter forward = builder_.block("forward " + name, host_.forward);
+  forward.memory(MemoryPurpose::activations, kept);
+  write_forward(forward, layer, tensor_);
+  if (loss) write_loss_reductions(forward, tensor_);
+  if (&layer == &model_.embedding && tensor_)
+    forward.blocking(tensor_stream_, tensor_->sequence_parallel ? tensor_->reduce_scatter : tensor_->all_reduce);
+
+  BlockWriter backward = builder_.block("backward " + name, host_.backward);
+  backward.memory(MemoryPurpose::activations, everything - kept + workspace);
+  write_recompute(backward, layer, recompute, false, tensor_);
+  if (&layer == &model_.embedding && tensor_ && tensor_->sequence_parallel)
+    backward.blocking(tensor_stream_, tensor_->all_gather);
+  write_backward(backward, layer, tensor_, [&](BlockWriter& writer, std::size_t index) {
+    const workloads::Operator& op = layer.operators[index];
+    if (fuses_accumulation() || op.weight_gradient.empty()) return;
+    // Read the fresh gradient, read and write the accumulated one.
+    const std::int64_t traffic = workloads::activation_bytes(job_.training.precision) + 2 * state_.gradient;
+    const sim::Kernel accumulate = costs_.memory_bound("accumulate gradients", Bytes{op.parameters * traffic});
+    writer.compute({&accumulate, 1});
+  });
+  backward.memory(MemoryPurpose::activations, -(everything + workspace));
+  return {.forward = forward.finish(), .backward = backward.finish()};
+}
+
+void Planner::make_layer_blocks() {
+  layer_ = make_layer_block("layer", model_.layer, true, false);
+  embedding_ = make_layer_block("embedding", model_.embedding, false, false);
+  head_ = make_layer_block("head", model_.head, false, true);
+}
+
+sim::BlockId Planner::reduce_block(std::int64_t parameters) {
+  const auto known = reduce_blocks_.find(parameters);
+  if (known != reduce_blocks_.end()) return known->second;
+  const CollectiveKind kind =
+      options_.distributed_optimizer ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce;
+  BlockWriter block = builder_.block("reduce gradients", host_.backward);
+  block.communicate(data_stream_, builder_.call(data_slot_, kind, Bytes{parameters * state_.gradient}, Purpose::data));
+  return reduce_blocks_[parameters] = block.finish();
+}
+
+// The gradients of a chunk are ready in its last backward pass. Buckets form on the first stage's first chunk only;
+// elsewhere one bucket per chunk, since it is off the critical path (megatron/core/distributed).
+void Planner::write_gradient_buckets(sim::Program& program, const Stage& stage, const PipelineAction& action,
+                                     std::int64_t layers_done) {
+  const auto chunk = static_cast<std::size_t>(action.chunk);
+  const std::int64_t layers = stage.layers[chunk];
+  const std::int64_t bucket =
+      options_.ddp_bucket_size > 0 ? options_.ddp_bucket_size : std::max<std::int64_t>(40'000'000, 1'000'000 * data_);
+  const bool bucketed = stage.index == 0 && action.chunk == 0;
+  const bool finished = layers_done == layers;
+  std::int64_t per_bucket = std::max<std::int64_t>(1, layers);
+  if (bucketed)
+    per_bucket = std::max<std::int64_t>(1, (bucket + model_.layer.parameters - 1) / model_.layer.parameters);
+  if (!finished && layers_done % per_bucket != 0) return;
+  std::int64_t ready = (finished && layers % per_bucket != 0 ? layers % per_bucket : std::min(per_bucket, layers)) *
+                       model_.layer.parameters;
+  if (finished && first(stage.index, action.chunk)) ready += model_.embedding.parameters;
+  if (finished && last(stage.index, action.chunk)) ready += model_.head.parameters;
+  if (finished && embedding_is_shared() && last(stage.index, action.chunk))
+    ready += padded_vocabulary(job_.model.vocab, 128 * options_.tensor) / options_.tensor * job_.model.hidden;
+  if (ready > 0) program.calls.push_back({.block = reduce_block(ready)});
+}
+
+void Planner::write_action(sim::Program& program, const Stage& stage, const PipelineAction& action) {
+  const auto chunk = static_cast<std::size_t>(action.chunk);
+  const auto micro_batch = static_cast<std::int32_t>(action.micro_batch);
+  const auto call = [&](sim::BlockId block, std::int64_t layer) {
+    program.calls.push_back({.block = block, .layer = static_cast<std::int32_t>(layer), .micro_batch = micro_batch});
+  };
+  const std::int64_t from = stage.first_layer[chunk];
+  const std::int64_t count = stage.layers[chunk];
+  if (action.kind == PipelineAction::Kind::forward) {
+    if (first(stage.index, action.chunk)) call(embedding_.forward, -1);
+    for (std::int64_t i = 0; i < count; ++i) call(layer_.forward, from + i);
+    if (last(stage.index, action.chunk)) call(head_.forward, -1);
+    return;
+  }
+  // Micro-batch m - 1 is the last to go backward, except under GPipe, which goes through them in reverse.
+  const std::int64_t final_micro_batch = options_.schedule_kind() == ScheduleKind::gpipe ? 0 : micro_batches_ - 1;
+  const bool reduces = options_.overlap_grad_reduce && data_ > 1 && action.micro_batch == final_micro_batch;
+  if (last(stage.index, action.chunk)) call(head_.backward, -1);
+  for (std::int64_t i = 0; i < count; ++i) {
+    call(layer_.backward, from + count - 1 - i);
+    if (reduces && i + 1 < count) write_gradient_buckets(program, stage, action, i + 1);
+  }
+  if (first(stage.index, action.chunk)) call(embedding_.backward, -1);
+  if (reduces) write_gradient_buckets(program, stage, action, count);
+}
+
+// Between two actions: hand on what the first produced, and fetch what the second needs.
+void Planner::write_transfers(sim::Program& program, const std::optional<PipelineAction>& done,
+                              const std::optional<PipelineAction>& next, const Stage& stage) {
+  const auto direction = [](bool used, const std::optional<PipelineAction>& action) {
+    return !used ? 0 : action->kind == PipelineAction::Kind::forward ? 1 : 2;
+  };
+  const int sent = direction(done && sends(stage, *done), done);
+  const int received = direction(next && receives(stage, *next), next);
+  if (sent == 0 && received == 0) return;
+  const std::pair key{sent, received};
+  auto known = transfer_blocks_.find(key);
+  if (known == transfer_blocks_.end()) {
+    BlockWriter block = builder_.block("transfer", host_.forward);
+    sim::StreamSet used = 0;
+    const auto post = [&](sim::StreamId stream, sim::CallId call) {
+      block.communicate(stream, call);
+      used = static_cast<sim::StreamSet>(used | sim::set_of(stream));
+    };
+    if (sent == 1) post(send_forward_, send_activation_);
+    if (sent == 2) post(send_backward_, send_gradient_);
+    if (received == 1) post(receive_forward_, receive_activation_);
+    if (received == 2) post(receive_backward_, receive_gradient_);
+    // batch_p2p_sync: the host waits too, so kernels behind a transfer start with a launch.
+    block.wait_for(used).host_wait(used);
+    known = transfer_blocks_.emplace(key, block.finish()).first;
+  }
+  program.calls.push_back(
+      {.block = known->second, .micro_batch = static_cast<std::int32_t>(done ? done->micro_batch : next->micro_batch)});
+}
+
+void Planner::write_program(const Stage& stage) {
+  sim::Program program;
+  program.name = options_.pipeline > 1 ? "stage " + std::to_string(stage.index) : "all ranks";
+  const std::int64_t optimizer_shards = options_.distributed_optimizer ? data_ : 1;
+  program.resident[static_cast<std::size_t>(MemoryPurpose::parameters)] = Bytes{stage.parameters * state_.parameter};
+  program.resident[static_cast<std::size_t>(MemoryPurpose::gradients)] = Bytes{stage.parameters * state_.gradient};
+  program.resident[static_cast<std::size_t>(MemoryPurpose::optimizer)] =
+      sim::scaled(Bytes{stage.parameters * (state_.master + state_.moments)}, 1, optimizer_shards);
+
+  write_step_start(program, stage);
+  const std::vector<PipelineAction> actions =
+      pipeline_schedule(options_.schedule_kind(), stage.index, options_.pipeline, micro_batches_, chunks_);
+  if (overlaps_transfers())
+    write_overlapped(program, stage, actions);
+  else
+    write_blocking(program, stage, actions);
+  write_step_end(program, stage);
+  builder_.plan().programs.add(std::move(program));
+}
+
+// Every transfer is waited for.
+void Planner::write_blocking(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions) {
+  std::optional<PipelineAction> done;
+  for (const PipelineAction& action : actions) {
+    write_transfers(program, done, action, stage);
+    write_action(program, stage, action);
+    done = action;
+  }
+  write_transfers(program, done, std::nullopt, stage);
+}
+
+// Receives are posted one action ahead, and nothing waits for a send.
+void Planner::write_overlapped(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions) {
+  std::array<std::size_t, 2> posted{};  // by direction
+  std::array<std::size_t, 2> awaited{};
+  const auto call = [&](sim::BlockId block, const PipelineAction& action) {
+    program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(action.micro_batch)});
+  };
+  const auto post = [&](const PipelineAction& action) {
+    const std::size_t direction = direction_of(action);
+    if (receives(stage, action)) call(transfers_[direction].post.at(posted.at(direction)++ % 2), action);
+  };
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    const std::size_t direction = direction_of(actions[i]);
+    if (i == 0) post(actions[0]);
+    if (i + 1 < actions.size()) post(actions[i + 1]);
+    if (receives(stage, actions[i])) call(transfers_[direction].await.at(awaited.at(direction)++ % 2), actions[i]);
+    write_action(program, stage, actions[i]);
+    if (sends(stage, actions[i])) call(transfers_[direction].send, actions[i]);
+  }
+}
+
+// Of activations, then of gradients. Two receives may be open, each with an event of its own.
+void Planner::make_overlapped_transfers() {
+  const std::array<sim::StreamId, 2> receive_streams{receive_forward_, receive_backward_};
+  const std::array<sim::StreamId, 2> send_streams{send_forward_, send_backward_};
+  const std::array<sim::CallId, 2> receives{receive_activation_, receive_gradient_};
+  const std::array<sim::CallId, 2> sends{send_activation_, send_gradient_};
+  for (std::size_t direction = 0; direction < 2; ++direction) {
+    for (std::size_t turn = 0; turn < 2; ++turn) {
+      const sim::EventRef arrived = builder_.event();
+      BlockWriter post = builder_.block("post receive", host_.forward);
+      post.communicate(receive_streams.at(direction), receives.at(direction), 0, {}, arrived);
+      transfers_.at(direction).post.at(turn) = post.finish();
+      BlockWriter await = builder_.block("await receive", host_.forward);
+      await.wait_for(arrived);
+      transfers_.at(direction).await.at(turn) = await.finish();
+    }
+    BlockWriter send = builder_.block("send", host_.forward);
+    send.communicate(send_streams.at(direction), sends.at(direction));
+    transfers_.at(direction).send = send.finish();
+  }
+}
+
+// overlap_param_gather: the parameters of bucket i + 1 are gathered while the forward pass computes with bucket i. The
+// first gather is exposed; later ones hide behind the first micro-batch of their chunk.
+void Planner::write_step_start(sim::Program& program, const Stage& stage) {
+  if (!options_.overlap_param_gather || data_ == 1) return;
+  BlockWriter block = builder_.block("gather parameters", host_.forward);
+  const auto gather = [&](std::int64_t parameters) {
+    return builder_.call(data_slot_, CollectiveKind::all_gather, Bytes{parameters * state_.parameter}, Purpose::data);
+  };
+  const std::int64_t first_chunk =
+      stage.layers.front() * model_.layer.parameters + (stage.index == 0 ? model_.embedding.parameters : 0);
+  if (first_chunk > 0) block.blocking(data_stream_, gather(first_chunk));
+  if (stage.parameters > first_chunk) block.communicate(data_stream_, gather(stage.parameters - first_chunk));
+  program.calls.push_back({.block = block.finish()});
+}
+
+// In order: gradient synchronisation, layer norms over the tensor group, tied embeddings between first and last stage,
+// gradient norm over the model-parallel ranks, optimizer, gather of the parameters.
+void Planner::write_step_end(sim::Program& program, const Stage& stage) {
+  if (!options_.overlap_grad_reduce && data_ > 1) program.calls.push_back({.block = reduce_block(stage.parameters)});
+  BlockWriter block = builder_.block("optimizer step", host_.backward);
+  if (data_ > 1) block.wait_for(sim::set_of(data_stream_));
+  if (sequence_parallel()) {
+    const std::int64_t layers = std::accumulate(stage.layers.begin(), stage.layers.end(), std::int64_t{0});
+    const Bytes norms{layers * 4 * job_.model.hidden * state_.gradient};
+    block.blocking(tensor_stream_, builder_.call(tensor_slot_, CollectiveKind::all_reduce, norms, Purpose::tensor));
+  }
+  if (embedding_is_shared() && (stage.index == 0 || stage.index == options_.pipeline - 1)) {
+    const std::int64_t rows = padded_vocabulary(job_.model.vocab, 128 * options_.tensor) / options_.tensor;
+    const Bytes matrix{rows * job_.model.hidden * state_.gradient};
+    block.blocking(model_stream_,
+                   builder_.call(embedding_slot_, CollectiveKind::all_reduce, matrix, Purpose::pipeline));
+  }
+  const std::int64_t owned = options_.distributed_optimizer ? (stage.parameters + data_ - 1) / data_ : stage.parameters;
+  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, owned, costs_);
+  block.compute({kernels.data(), 1});
+  if (options_.tensor * options_.pipeline > 1 || (options_.distributed_optimizer && data_ > 1))
+    block.blocking(model_stream_, builder_.call(model_slot_, CollectiveKind::all_reduce, Bytes{4},
+                                                options_.pipeline > 1 ? Purpose::pipeline : Purpose::tensor));
+  block.host_wait(sim::set_of(model_stream_)).host_work(host_.step);
+  block.compute({kernels.data() + 1, kernels.size() - 1});
+  if (options_.distributed_optimizer && !options_.overlap_param_gather && data_ > 1)
+    block.blocking(data_stream_, builder_.call(data_slot_, CollectiveKind::all_gather,
+                                               Bytes{stage.parameters * state_.parameter}, Purpose::data));
+  program.calls.push_back({.block = block.finish()});
+}
+
+void Planner::wire_ranks() {
+  const std::vector<std::string> order = *parse_rank_order(options_.order);
+  std::vector<std::int64_t> sizes;
+  std::map<std::string, std::size_t> axis;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    axis[order[i]] = i;
+    sizes.push_back(order[i] == "tp"   ? options_.tensor
+                    : order[i] == "pp" ? options_.pipeline
+                    : order[i] == "dp" ? data_
+                                       : 1);
+  }
+  const RankGrid grid(sizes);
+  sim::Plan& plan = builder_.plan();
+  const auto ranks = static_cast<std::size_t>(grid.ranks());
+  plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(ranks);
+  plan.communicators = sim::CommunicatorTable(ranks, plan.slots.size());
+  for (std::size_t i = 0; i < ranks; ++i) {
+    const sim::RankId rank = plan.program_of.id(i);
+    plan.program_of[rank] = sim::ProgramId{static_cast<std::uint32_t>(grid.coordinate(rank, axis["pp"]))};
+  }
+  add_groups(plan.communicators, grid.groups_along({axis["tp"]}), tensor_slot_);
+  add_groups(plan.communicators, grid.groups_along({axis["dp"]}), data_slot_);
+  // With a distributed optimizer every data-parallel rank knows only its part of the gradient.
+  add_groups(plan.communicators,
+             options_.distributed_optimizer ? grid.groups_along({axis["tp"], axis["dp"], axis["pp"]})
+                                            : grid.groups_along({axis["tp"], axis["pp"]}),
+             model_slot_);
+  if (options_.pipeline == 1) return;
+  for (std::size_t i = 0; i < ranks; ++i) {
+    const sim::RankId rank = plan.program_of.id(i);
+    const std::int64_t stage = grid.coordinate(rank, axis["pp"]);
+    if (embedding_is_shared() && stage == 0)
+      plan.communicators.add({rank, grid.moved(rank, axis["pp"], options_.pipeline - 1)},
+                             {embedding_slot_, embedding_slot_});
+    if (stage == options_.pipeline - 1 && chunks_ == 1) continue;
+    const sim::RankId next = grid.moved(rank, axis["pp"], (stage + 1) % options_.pipeline);
+    plan.communicators.add({rank, next}, {next_, previous_});
+    plan.communicators.add({next, rank}, {previous_gradient_, next_gradient_});
+  }
+}
+
+PlannedStep Planner::plan() {
+  expand_model();
+  place_layers();
+  make_streams_and_slots();
+  make_calls();
+  make_layer_blocks();
+  if (overlaps_transfers()) make_overlapped_transfers();
+  for (const Stage& stage : stages_) write_program(stage);
+  wire_ranks();
+  PlannedStep step;
+  step.parallelism = {.data = data_,
+                      .tensor = options_.tensor,
+                      .pipeline = options_.pipeline,
+                      .context = options_.context,
+                      .expert = options_.expert};
+  step.micro_batch = micro_batch_;
+  step.micro_batches = micro_batches_;
+  step.communicator_groups = (options_.tensor > 1 ? 1 : 0) + (data_ > 1 ? 1 : 0) + (options_.pipeline > 1 ? 1 : 0);
+  price_communications(builder_.plan(), job_.cluster);
+  step.plan = builder_.take();
+  return step;
+}
+
+}  // namespace
+
+PlannedStep plan_megatron(const MegatronOptions& options, const Job& job) { return Planner(options, job).plan(); }
+
+}  // namespace trainyard::strategies
