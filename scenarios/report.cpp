@@ -1,6 +1,7 @@
 // The two forms of a result: JSON for programs, a summary for people.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "scenarios/internal/text.hpp"
@@ -74,7 +75,8 @@ std::string to_json(const Result& result) {
                     {"peak_rss_bytes", result.engine.peak_rss_bytes},
                     {"events", result.engine.events},
                     {"operations", result.engine.operations},
-                    {"ranks", result.engine.ranks}}},
+                    {"ranks", result.engine.ranks},
+                    {"rank_classes", result.engine.rank_classes}}},
                   {"warnings", result.warnings}};
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -86,7 +88,7 @@ std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
 std::string gibibytes(std::int64_t bytes) { return fixed(static_cast<double>(bytes) / (1LL << 30), 1) + " GiB"; }
 
 std::string bar(double share) {
-  const auto width = static_cast<std::size_t>(std::clamp(share, 0.0, 1.0) * 40 + 0.5);
+  const auto width = static_cast<std::size_t>(std::lround(std::clamp(share, 0.0, 1.0) * 40));
   return std::string(width, '#');
 }
 
@@ -158,7 +160,8 @@ std::string to_summary(const Scenario& scenario, const Result& result) {
   text += breakdown_text(result) + communication_text(result) + memory_text(result);
   text += "\nSimulated in " + format_seconds(result.engine.wall_s) + ": " +
           format_count(static_cast<double>(result.engine.operations)) + " operations on " +
-          std::to_string(result.engine.ranks) + " ranks\n";
+          std::to_string(result.engine.ranks) + " ranks of " + std::to_string(result.engine.rank_classes) +
+          (result.engine.rank_classes == 1 ? " kind\n" : " kinds\n");
   return text;
 }
 

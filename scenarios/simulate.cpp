@@ -83,6 +83,7 @@ std::vector<CommunicationSummary> communication_of(const sim::Plan& plan, const 
     sum.exposed_s += outcome.calls[id].exposed.mean_seconds(plan.program_of.size());
   }
   std::vector<CommunicationSummary> result;
+  result.reserve(sums.size());
   for (const auto& [key, sum] : sums) result.push_back(sum);
   return result;
 }
@@ -126,6 +127,7 @@ std::vector<sim::RankId> ranks_to_record(const sim::Plan& plan, const SimulateOp
   std::vector<sim::RankId> ranks;
   if (!options.record) return ranks;
   if (options.ranks) {
+    ranks.reserve(options.ranks->size());
     for (const std::int64_t rank : *options.ranks) ranks.push_back(sim::RankId{static_cast<std::uint32_t>(rank)});
     return ranks;
   }
@@ -155,7 +157,7 @@ Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
   strategies::PlannedStep step = scenario.strategy->plan(job);
 
   Simulation simulation;
-  simulation.outcome = sim::run(step.plan, {.record = ranks_to_record(step.plan, options)});
+  simulation.outcome = sim::run(step.plan, {.record = ranks_to_record(step.plan, options), .fold = options.fold});
   const sim::Outcome& outcome = simulation.outcome;
   if (!outcome.stall.empty()) throw std::logic_error("the simulated step stalls: " + outcome.stall);
 
@@ -181,7 +183,8 @@ Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
                    .peak_rss_bytes = peak_resident_bytes(),
                    .events = outcome.communications,
                    .operations = outcome.operations,
-                   .ranks = static_cast<std::int64_t>(ranks)};
+                   .ranks = static_cast<std::int64_t>(ranks),
+                   .rank_classes = static_cast<std::int64_t>(outcome.rank_classes)};
   simulation.plan = std::move(step.plan);
   return simulation;
 }

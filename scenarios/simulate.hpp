@@ -51,6 +51,7 @@ struct EngineSummary {
   std::uint64_t events = 0;      // communications resolved in the measured step
   std::uint64_t operations = 0;  // executed in it, over all ranks
   std::int64_t ranks = 0;
+  std::int64_t rank_classes = 0;  // of ranks with the same timeline; one of each was simulated
 };
 
 struct Result {
@@ -80,6 +81,7 @@ struct Result {
 
 struct SimulateOptions {
   bool record = false;                             // keep what a trace needs
+  bool fold = true;                                // simulate ranks that nothing tells apart once
   std::optional<std::vector<std::int64_t>> ranks;  // to record; absent: the first rank of each program
 };
 

@@ -5,6 +5,8 @@
 #include <limits>
 #include <span>
 
+#include "sim/fold.hpp"
+
 namespace trainyard::sim {
 namespace {
 
@@ -45,7 +47,7 @@ struct Step {
 
 class Executor {
  public:
-  Executor(const Plan& plan, const RunOptions& options);
+  Executor(const Plan& plan, const Population& population, const RunOptions& options);
   Outcome run();
 
  private:
@@ -89,7 +91,7 @@ class Executor {
   // When everything that the step waits for is done; false while something is unknown. Attributes the time that the
   // compute stream loses.
   bool wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready);
-  void account_wait(const Completion& done, std::int64_t from);
+  void account_wait(std::uint32_t rank, const Completion& done, std::int64_t from);
   void set_event(std::uint32_t rank, std::uint16_t event, const Completion& completion) {
     if (event != no_event) events_[rank * event_count_ + event] = completion;
   }
@@ -97,11 +99,14 @@ class Executor {
     if (!ref.relative) return ref.index;
     return static_cast<std::uint16_t>(plan_.absolute_events + (ref.index + call.event_shift) % plan_.relative_events);
   }
+  std::int64_t weight_of(std::uint32_t rank) const { return population_.weight[RankId{rank}]; }
   Completion& tail(std::uint32_t rank, StreamId stream) { return tails_[rank * stream_count_ + index_of(stream)]; }
   std::vector<std::int64_t> state() const;
+  void name_recorded_ranks();
   std::string describe_stall() const;
 
   const Plan& plan_;
+  const Population& population_;  // ranks and communicators below are its, not the plan's
   const RunOptions& options_;
   std::size_t stream_count_;
   std::size_t slot_count_;
@@ -123,24 +128,26 @@ class Executor {
   Outcome outcome_;
 };
 
-Executor::Executor(const Plan& plan, const RunOptions& options)
+Executor::Executor(const Plan& plan, const Population& population, const RunOptions& options)
     : plan_(plan),
+      population_(population),
       options_(options),
       stream_count_(plan.streams.size()),
       slot_count_(std::max<std::size_t>(1, plan.communicators.slots())),
       event_count_(std::max<std::size_t>(1, plan.event_count())),
-      ranks_(plan.program_of.size()),
-      tails_(plan.program_of.size() * stream_count_),
-      events_(plan.program_of.size() * event_count_),
-      joined_(plan.program_of.size() * slot_count_),
-      communicators_(plan.communicators.size()),
-      recorded_(plan.program_of.size(), 0) {
+      ranks_(population.program_of.size()),
+      tails_(population.program_of.size() * stream_count_),
+      events_(population.program_of.size() * event_count_),
+      joined_(population.program_of.size() * slot_count_),
+      communicators_(population.communicators.size()),
+      recorded_(population.program_of.size(), 0) {
   ensure(stream_count_ >= 1 && stream_count_ <= most_streams, "a plan has between one and most_streams streams");
   ensure(plan.communicators.slots() <= most_slots, "a plan has at most most_slots slots");
   ensure(options.record.size() < 250, "at most 249 ranks are recorded");
   compile();
-  for (const RankId rank : options.record) {
-    ensure(index_of(rank) < ranks_.size(), "a recorded rank exists");
+  for (const RankId asked : options.record) {
+    ensure(index_of(asked) < plan.program_of.size(), "a recorded rank exists");
+    const RankId rank = population.class_of[asked];
     if (recorded_[index_of(rank)] != 0) continue;
     memory_now_.emplace_back();
     recorded_[index_of(rank)] = static_cast<std::uint8_t>(memory_now_.size());
@@ -225,17 +232,17 @@ void Executor::compile_block(const Block& block) {
   }
 }
 
-void Executor::account_wait(const Completion& done, std::int64_t from) {
+void Executor::account_wait(std::uint32_t rank, const Completion& done, std::int64_t from) {
   const Duration lost{done.end - from};
   if (done.call == no_call) {  // a kernel on another stream: copies, as a rule
-    outcome_.time.kernels[static_cast<std::size_t>(KernelClass::memory_bound)].add(lost);
+    outcome_.time.kernels[static_cast<std::size_t>(KernelClass::memory_bound)].add(lost, weight_of(rank));
     return;
   }
   const Duration late{std::max<std::int64_t>(0, done.transfer - std::max(from, done.arrival))};
-  outcome_.time.bubble.add(late);
+  outcome_.time.bubble.add(late, weight_of(rank));
   const CallId call{done.call};
-  outcome_.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(lost - late);
-  outcome_.calls[call].exposed.add(lost - late);
+  outcome_.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(lost - late, weight_of(rank));
+  outcome_.calls[call].exposed.add(lost - late, weight_of(rank));
 }
 
 bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready) {
@@ -253,7 +260,7 @@ bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& c
   const bool on_compute = step.stream == compute_stream && step.kind != Step::Kind::host_wait;
   const auto take = [&](const Completion& done) {
     if (done.end <= ready) return;
-    if (on_compute) account_wait(done, ready);
+    if (on_compute) account_wait(rank, done, ready);
     ready = done.end;
   };
   for (unsigned set = step.after; set != 0; set &= set - 1) take(tails[std::countr_zero(set)]);
@@ -293,31 +300,31 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
   const std::int64_t end = std::max(ready + step.busy, state.host + step.host_bound);
   if (step.stream == compute_stream) {
     for (std::size_t k = 0; k < kernel_classes; ++k)
-      if (step.by_class[k] != 0) outcome_.time.kernels[k].add(Duration{step.by_class[k]});
+      if (step.by_class[k] != 0) outcome_.time.kernels[k].add(Duration{step.by_class[k]}, weight_of(rank));
     const std::int64_t starved = end - ready - step.busy;
     if (starved > 0) {
-      outcome_.time.host.add(Duration{starved});
-      outcome_.time.idle.add(
-          Duration{std::max<std::int64_t>(0, starved - std::max<std::int64_t>(0, state.communicating_until - ready))});
+      outcome_.time.host.add(Duration{starved}, weight_of(rank));
+      const std::int64_t communicating = std::max<std::int64_t>(0, state.communicating_until - ready);
+      outcome_.time.idle.add(Duration{std::max<std::int64_t>(0, starved - communicating)}, weight_of(rank));
     }
   }
   state.host += step.launch;
   const Completion done{.end = end, .arrival = ready, .transfer = ready, .call = no_call};
   tail(rank, step.stream) = done;
   if (step.record != 0) set_event(rank, event_of(waits_[step.record - 1], call), done);
-  outcome_.operations += step.kernel_count;
+  outcome_.operations += step.kernel_count * static_cast<std::uint64_t>(weight_of(rank));
 }
 
 void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall& block_call, std::int64_t ready) {
   RankState& state = ranks_[rank];
   const Call& call = plan_.calls[step.call];
-  const CommunicatorId id = plan_.communicators.of(RankId{rank}, call.slot);
+  const CommunicatorId id = population_.communicators.of(RankId{rank}, call.slot);
   CommunicatorState& open = communicators_[id];
   state.host += step.launch;
   const std::int64_t arrival = std::max({ready, open.free_at, state.host});
-  if (step.stream == compute_stream) outcome_.time.host.add(Duration{arrival - ready});
+  if (step.stream == compute_stream) outcome_.time.host.add(Duration{arrival - ready}, weight_of(rank));
   ready = arrival;
-  ++outcome_.operations;
+  outcome_.operations += static_cast<std::uint64_t>(weight_of(rank));
 
   const std::uint16_t event = step.record != 0 ? event_of(waits_[step.record - 1], block_call) : no_event;
   const std::size_t slot = rank * slot_count_ + index_of(call.slot);
@@ -352,25 +359,25 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
   state.pending_slots |= 1U << index_of(call.slot);
   tail(rank, step.stream).end = unknown;
   if (event != no_event) events_[rank * event_count_ + event].end = unknown;
-  if (++open.arrived < plan_.communicators[id].member_count) return;
-  const CommunicationCost& cost = plan_.costs[plan_.communicators[id].cost][index_of(step.call)];
+  if (++open.arrived < population_.communicators[id].member_count) return;
+  const CommunicationCost& cost = plan_.costs[population_.communicators[id].cost][index_of(step.call)];
   resolve(id, open.last_arrival + cost.duration.count());
 }
 
 void Executor::resolve(CommunicatorId id, std::int64_t end) {
   CommunicatorState& open = communicators_[id];
-  const Communicator& communicator = plan_.communicators[id];
+  const Communicator& communicator = population_.communicators[id];
   for (std::uint32_t i = 0; i < communicator.member_count; ++i) {
-    const auto rank = static_cast<std::uint32_t>(index_of(plan_.communicators.member(communicator, i)));
-    const SlotId slot = plan_.communicators.member_slot(communicator, i);
+    const auto rank = static_cast<std::uint32_t>(index_of(population_.communicators.member(communicator, i)));
+    const SlotId slot = population_.communicators.member_slot(communicator, i);
     const Joined& joined = joined_[rank * slot_count_ + index_of(slot)];
     const Completion done{.end = end, .arrival = joined.arrival, .transfer = open.last_arrival, .call = joined.call};
     const CallId call{joined.call};
     // On the compute stream a communication blocks compute from the moment when the rank arrives.
-    if (joined.stream == compute_stream) account_wait(done, joined.arrival);
+    if (joined.stream == compute_stream) account_wait(rank, done, joined.arrival);
     tail(rank, joined.stream) = done;
     set_event(rank, joined.event, done);
-    outcome_.calls[call].busy.add(Duration{end - open.last_arrival});
+    outcome_.calls[call].busy.add(Duration{end - open.last_arrival}, weight_of(rank));
     RankState& state = ranks_[rank];
     state.communicating_until = std::max(state.communicating_until, end);
     state.pending_slots &= ~(1U << index_of(slot));
@@ -387,7 +394,7 @@ void Executor::resolve(CommunicatorId id, std::int64_t end) {
   open.free_at = end;
   open.arrived = 0;
   ++open.sequence;
-  ++outcome_.communications;
+  outcome_.communications += static_cast<std::uint64_t>(population_.communicator_weight[id]);
 }
 
 bool Executor::execute(std::uint32_t rank, const Step& step, const BlockCall& call) {
@@ -421,7 +428,7 @@ bool Executor::execute(std::uint32_t rank, const Step& step, const BlockCall& ca
 
 void Executor::advance(std::uint32_t rank) {
   RankState& state = ranks_[rank];
-  const Program& program = plan_.programs[plan_.program_of[RankId{rank}]];
+  const Program& program = plan_.programs[population_.program_of[RankId{rank}]];
   while (state.call < program.calls.size()) {
     const BlockCall& call = program.calls[state.call];
     const CompiledBlock& block = compiled_[call.block];
@@ -448,7 +455,7 @@ bool Executor::run_step() {
     advance(rank);
   }
   for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
-    const Program& program = plan_.programs[plan_.program_of[RankId{rank}]];
+    const Program& program = plan_.programs[population_.program_of[RankId{rank}]];
     if (ranks_[rank].pending_slots != 0 || ranks_[rank].call != program.calls.size()) return false;
   }
   return true;
@@ -463,15 +470,42 @@ std::vector<std::int64_t> Executor::state() const {
   return result;
 }
 
+// Records were written for whoever stands for the ranks asked for: gives each of these its own.
+void Executor::name_recorded_ranks() {
+  std::vector<RankId> asked = options_.record;
+  std::ranges::sort(asked);
+  asked.erase(std::unique(asked.begin(), asked.end()), asked.end());
+  std::vector<OpRecord> records;
+  std::vector<MemoryRecord> memory;
+  for (const RankId rank : asked) {
+    const RankId stands_for = population_.class_of[rank];
+    for (OpRecord record : outcome_.records) {
+      if (record.rank != stands_for) continue;
+      record.rank = rank;
+      const Op& op = plan_.blocks[record.block].ops[record.op];
+      if (const auto* communicate = std::get_if<Communicate>(&op.work))
+        record.communicator = plan_.communicators.of(rank, plan_.calls[communicate->call].slot);
+      records.push_back(record);
+    }
+    for (MemoryRecord record : outcome_.memory) {
+      if (record.rank != stands_for) continue;
+      record.rank = rank;
+      memory.push_back(record);
+    }
+  }
+  outcome_.records = std::move(records);
+  outcome_.memory = std::move(memory);
+}
+
 std::string Executor::describe_stall() const {
   std::string text;
   int named = 0;
   for (std::uint32_t rank = 0; rank < ranks_.size() && named < 4; ++rank) {
-    const Program& program = plan_.programs[plan_.program_of[RankId{rank}]];
+    const Program& program = plan_.programs[population_.program_of[RankId{rank}]];
     const RankState& state = ranks_[rank];
     if (state.call == program.calls.size() && state.pending_slots == 0) continue;
     ++named;
-    text += "rank " + std::to_string(rank) + " (" + program.name + ")";
+    text += "rank " + std::to_string(index_of(population_.representative[RankId{rank}])) + " (" + program.name + ")";
     if (state.call < program.calls.size()) {
       const BlockCall& call = program.calls[state.call];
       text += " waits in '" + plan_.blocks[call.block].name + "', step " + std::to_string(state.step) + ", layer " +
@@ -492,10 +526,11 @@ Outcome Executor::run() {
     for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) entered[rank] = tail(rank, compute_stream).end;
     outcome_ = Outcome{};
     outcome_.calls = Table<CallId, CallTime>(plan_.calls.size());
-    for (const RankId rank : options_.record) {
-      auto& memory = memory_now_[recorded_[index_of(rank)] - 1U];
-      memory = plan_.programs[plan_.program_of[rank]].resident;
-      outcome_.memory.push_back({rank, TimePoint{Duration{entered[index_of(rank)]}}, memory});
+    for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
+      if (recorded_[rank] == 0) continue;
+      auto& memory = memory_now_[recorded_[rank] - 1U];
+      memory = plan_.programs[population_.program_of[RankId{rank}]].resident;
+      outcome_.memory.push_back({RankId{rank}, TimePoint{Duration{entered[rank]}}, memory});
     }
     if (!run_step()) {
       outcome_.stall = describe_stall();
@@ -505,7 +540,7 @@ Outcome Executor::run() {
     for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank)
       longest = std::max(longest, tail(rank, compute_stream).end - entered[rank]);
     for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank)
-      outcome_.time.bubble.add(Duration{longest - (tail(rank, compute_stream).end - entered[rank])});
+      outcome_.time.bubble.add(Duration{longest - (tail(rank, compute_stream).end - entered[rank])}, weight_of(rank));
     outcome_.step_time = Duration{longest};
     outcome_.measured_from = TimePoint{Duration{entered.empty() ? 0 : *std::ranges::min_element(entered)}};
 
@@ -517,13 +552,16 @@ Outcome Executor::run() {
     if (outcome_.steady) break;
     before = after;
   }
-  std::ranges::stable_sort(outcome_.records, {}, [](const OpRecord& record) { return record.rank; });
-  std::ranges::stable_sort(outcome_.memory, {}, [](const MemoryRecord& record) { return record.rank; });
+  outcome_.rank_classes = ranks_.size();
+  name_recorded_ranks();
   return outcome_;
 }
 
 }  // namespace
 
-Outcome run(const Plan& plan, const RunOptions& options) { return Executor(plan, options).run(); }
+Outcome run(const Plan& plan, const RunOptions& options) {
+  const Population population = options.fold ? fold(plan) : everyone(plan);
+  return Executor(plan, population, options).run();
+}
 
 }  // namespace trainyard::sim

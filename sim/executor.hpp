@@ -16,6 +16,7 @@ namespace trainyard::sim {
 
 struct RunOptions {
   std::vector<RankId> record = {};  // ranks whose every operation is recorded
+  bool fold = true;                 // simulate ranks that cannot be told apart once: the same outcome, sooner
   int most_steps = 6;               // give up looking for a steady period after so many
 };
 
@@ -73,7 +74,8 @@ struct Outcome {
   std::vector<MemoryRecord> memory;
   std::uint64_t operations = 0;  // executed in the measured step, all ranks
   std::uint64_t communications = 0;
-  std::string stall;  // empty, or which ranks wait for what for ever: an error in the plan
+  std::size_t rank_classes = 0;  // simulated; as many as ranks without folding
+  std::string stall;             // empty, or which ranks wait for what for ever: an error in the plan
 };
 
 // The steady step: the program is repeated until two steps in a row take every rank equally long, so that what runs

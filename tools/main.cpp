@@ -96,7 +96,7 @@ int run(const RunArguments& arguments, const CommonOptions& common) {
   const scenarios::Scenario scenario =
       scenarios::load_scenario(arguments.scenario, catalog, {.overrides = arguments.overrides});
   check_trace_arguments(arguments, scenario);
-  scenarios::SimulateOptions options{.record = !arguments.trace.empty(), .ranks = {}};
+  scenarios::SimulateOptions options{.record = !arguments.trace.empty(), .fold = !arguments.no_fold, .ranks = {}};
   if (!arguments.trace_ranks.empty()) options.ranks = arguments.trace_ranks;
   const scenarios::Simulation simulation = scenarios::simulate(scenario, options);
   for (const std::string& warning : simulation.result.warnings) spdlog::warn("{}", warning);
@@ -199,7 +199,7 @@ class CommandLine {
         ->type_name("PATH=VALUE")
         ->expected(1)
         ->take_all();
-    command->add_flag("--no-fold", run_.no_fold, "simulate every rank on its own, as is done now in any case");
+    command->add_flag("--no-fold", run_.no_fold, "simulate every rank on its own, instead of one of each kind");
     command->add_flag("--require-fit", run_.require_fit, "exit with 3 when memory does not fit");
     add_common(*command, common_);
     command->callback([this] { chosen_ = [this] { return run(run_, common_); }; });

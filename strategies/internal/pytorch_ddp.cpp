@@ -220,7 +220,7 @@ std::vector<sim::Key> PytorchDdp::keys() {
 
 std::vector<Problem> PytorchDdp::check(const Job& job) const {
   std::vector<Problem> problems;
-  const auto only_one = [&](std::string key, std::int64_t value) {
+  const auto only_one = [&](const std::string& key, std::int64_t value) {
     if (value != 1)
       problems.push_back(
           {.key = "strategy." + key,

@@ -334,7 +334,7 @@ std::vector<sim::Key> PytorchFsdp::keys() {
 
 std::vector<Problem> PytorchFsdp::check(const Job& job) const {
   std::vector<Problem> problems;
-  const auto only_one = [&](std::string key, std::int64_t value) {
+  const auto only_one = [&](const std::string& key, std::int64_t value) {
     if (value != 1)
       problems.push_back({.key = "strategy." + key,
                           .message = "pytorch-fsdp with " + key + " parallelism is not supported yet; use 1"});
