@@ -11,9 +11,16 @@ namespace trainyard::sim {
 namespace {
 
 constexpr std::int64_t unknown = std::numeric_limits<std::int64_t>::min();
-constexpr std::int64_t no_host_bound = unknown / 4;  // far below any time, and safe to add to
+constexpr std::int64_t no_host_bound = unknown / 4;                            // far below any time, and safe to add to
+constexpr std::int64_t latest = std::numeric_limits<std::int64_t>::max() / 4;  // 26 days: any step, several times
 constexpr std::uint32_t no_call = 0xffffffff;
 constexpr std::uint16_t no_event = 0xffff;
+
+// `time` plus `duration`; times are far enough from the end of the clock to add a few of them.
+std::int64_t later(std::int64_t time, std::int64_t duration) {
+  if (duration > latest - time) throw TooLarge("the steps take longer than the 26 days of the simulated clock");
+  return time + duration;
+}
 
 // When something on a stream is done, and what a wait for it was about. Times in picoseconds.
 struct Completion {
@@ -21,6 +28,7 @@ struct Completion {
   std::int64_t arrival = 0;   // this rank's
   std::int64_t transfer = 0;  // the last member's
   std::uint32_t call = no_call;
+  std::uint32_t stamp = 0;  // of an event: which of the rank's records it holds
 };
 
 // A piece of a block that needs one decision: a run of kernels on one stream, or a single other operation. The end of
@@ -61,6 +69,7 @@ class Executor {
     std::uint32_t call = 0;  // next block call of the program
     std::uint32_t step = 0;  // next step of that block
     std::uint32_t pending_slots = 0;
+    std::uint32_t records = 0;  // of events, so far
     bool queued = false;
   };
   struct Joined {  // what a member of an open communication is waiting with, per (rank, slot)
@@ -69,6 +78,13 @@ class Executor {
     std::uint16_t event = no_event;
     StreamId stream{};
     std::uint32_t record = 0;  // 1 + index into records, 0 for none
+    std::uint32_t stamp = 0;   // of the event
+  };
+  // Communications whose end is not known yet may cover the gap.
+  struct Gap {
+    std::int64_t from = 0;
+    std::int64_t to = 0;
+    std::uint32_t pending_slots = 0;
   };
   struct CommunicatorState {
     std::int64_t last_arrival = 0;
@@ -92,8 +108,13 @@ class Executor {
   // compute stream loses.
   bool wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready);
   void account_wait(std::uint32_t rank, const Completion& done, std::int64_t from);
-  void set_event(std::uint32_t rank, std::uint16_t event, const Completion& completion) {
-    if (event != no_event) events_[rank * event_count_ + event] = completion;
+  // The host let the device run dry from `from` to `to`: idle, as far as no communication issued before was under way.
+  void note_gap(std::uint32_t rank, std::int64_t from, std::int64_t to);
+  void close_gaps(std::uint32_t rank, std::uint32_t slot, std::int64_t end);
+  std::uint32_t record_event(std::uint32_t rank, std::uint16_t event, Completion completion) {
+    completion.stamp = ++ranks_[rank].records;
+    events_[rank * event_count_ + event] = completion;
+    return completion.stamp;
   }
   std::uint16_t event_of(const EventRef& ref, const BlockCall& call) const {
     if (!ref.relative) return ref.index;
@@ -102,6 +123,8 @@ class Executor {
   std::int64_t weight_of(std::uint32_t rank) const { return population_.weight[RankId{rank}]; }
   Completion& tail(std::uint32_t rank, StreamId stream) { return tails_[rank * stream_count_ + index_of(stream)]; }
   std::vector<std::int64_t> state() const;
+  bool moved_as_a_whole(const std::vector<std::int64_t>& before, const std::vector<std::int64_t>& after,
+                        std::int64_t step) const;
   void name_recorded_ranks();
   std::string describe_stall() const;
 
@@ -121,6 +144,7 @@ class Executor {
   std::vector<Completion> events_;  // (rank, event)
   std::vector<Joined> joined_;      // (rank, slot)
   Table<CommunicatorId, CommunicatorState> communicators_;
+  std::vector<std::vector<Gap>> gaps_;  // per rank, in order of time
   std::vector<std::uint32_t> runnable_;
   std::vector<std::uint8_t> recorded_;  // 1 + index into memory_now_, 0 for ranks without records
   std::vector<std::array<Bytes, memory_purposes>> memory_now_;
@@ -140,6 +164,7 @@ Executor::Executor(const Plan& plan, const Population& population, const RunOpti
       events_(population.program_of.size() * event_count_),
       joined_(population.program_of.size() * slot_count_),
       communicators_(population.communicators.size()),
+      gaps_(population.program_of.size()),
       recorded_(population.program_of.size(), 0) {
   ensure(stream_count_ >= 1 && stream_count_ <= most_streams, "a plan has between one and most_streams streams");
   ensure(plan.communicators.slots() <= most_slots, "a plan has at most most_slots slots");
@@ -195,8 +220,8 @@ void Executor::compile_block(const Block& block) {
       }
       Step& step = steps_.back();
       step.launch += launch;
-      step.busy += duration;
-      step.host_bound = std::max(step.host_bound + duration, step.launch + duration);
+      step.busy = later(step.busy, duration);
+      step.host_bound = std::max(step.host_bound + duration, later(step.launch, duration));
       step.by_class.at(static_cast<std::size_t>(kernel.kind)) += duration;
       ++step.op_count;
       ++step.kernel_count;
@@ -212,6 +237,7 @@ void Executor::compile_block(const Block& block) {
     add_waits(step, op);
     step.first_op = i;
     step.op_count = 1;
+    ensure(!op.records || std::holds_alternative<Communicate>(op.work), "kernels and communications record events");
     open = std::holds_alternative<Wait>(op.work);  // kernels that follow on the stream join the wait
     if (open) continue;
     if (op.records) {
@@ -294,24 +320,44 @@ void Executor::record_kernels(std::uint32_t rank, const Step& step, const BlockC
   }
 }
 
+void Executor::note_gap(std::uint32_t rank, std::int64_t from, std::int64_t to) {
+  const RankState& state = ranks_[rank];
+  const Gap gap{.from = std::max(from, state.communicating_until), .to = to, .pending_slots = state.pending_slots};
+  if (gap.from >= gap.to) return;
+  if (gap.pending_slots != 0)
+    gaps_[rank].push_back(gap);
+  else
+    outcome_.time.idle.add(Duration{gap.to - gap.from}, weight_of(rank));
+}
+
+void Executor::close_gaps(std::uint32_t rank, std::uint32_t slot, std::int64_t end) {
+  std::erase_if(gaps_[rank], [&](Gap& gap) {
+    if ((gap.pending_slots & slot) == 0) return false;
+    gap.pending_slots &= ~slot;
+    gap.from = std::max(gap.from, end);
+    if (gap.pending_slots != 0) return false;
+    if (gap.from < gap.to) outcome_.time.idle.add(Duration{gap.to - gap.from}, weight_of(rank));
+    return true;
+  });
+}
+
 void Executor::execute_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready) {
   RankState& state = ranks_[rank];
   if (recorded_[rank] != 0) record_kernels(rank, step, call, ready);
-  const std::int64_t end = std::max(ready + step.busy, state.host + step.host_bound);
+  const std::int64_t end = std::max(later(ready, step.busy), later(state.host, step.host_bound));
   if (step.stream == compute_stream) {
     for (std::size_t k = 0; k < kernel_classes; ++k)
       if (step.by_class[k] != 0) outcome_.time.kernels[k].add(Duration{step.by_class[k]}, weight_of(rank));
     const std::int64_t starved = end - ready - step.busy;
     if (starved > 0) {
       outcome_.time.host.add(Duration{starved}, weight_of(rank));
-      const std::int64_t communicating = std::max<std::int64_t>(0, state.communicating_until - ready);
-      outcome_.time.idle.add(Duration{std::max<std::int64_t>(0, starved - communicating)}, weight_of(rank));
+      note_gap(rank, ready, ready + starved);
     }
   }
-  state.host += step.launch;
+  state.host = later(state.host, step.launch);
   const Completion done{.end = end, .arrival = ready, .transfer = ready, .call = no_call};
   tail(rank, step.stream) = done;
-  if (step.record != 0) set_event(rank, event_of(waits_[step.record - 1], call), done);
+  if (step.record != 0) record_event(rank, event_of(waits_[step.record - 1], call), done);
   outcome_.operations += step.kernel_count * static_cast<std::uint64_t>(weight_of(rank));
 }
 
@@ -320,9 +366,16 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
   const Call& call = plan_.calls[step.call];
   const CommunicatorId id = population_.communicators.of(RankId{rank}, call.slot);
   CommunicatorState& open = communicators_[id];
-  state.host += step.launch;
-  const std::int64_t arrival = std::max({ready, open.free_at, state.host});
-  if (step.stream == compute_stream) outcome_.time.host.add(Duration{arrival - ready}, weight_of(rank));
+  state.host = later(state.host, step.launch);
+  const std::int64_t free = std::max(ready, open.free_at);
+  const std::int64_t arrival = std::max(free, state.host);
+  if (step.stream == compute_stream) {
+    const Duration queued{free - ready};
+    outcome_.time.exposed.at(static_cast<std::size_t>(call.purpose)).add(queued, weight_of(rank));
+    outcome_.calls[step.call].exposed.add(queued, weight_of(rank));
+    outcome_.time.host.add(Duration{arrival - free}, weight_of(rank));
+    note_gap(rank, free, arrival);
+  }
   ready = arrival;
   outcome_.operations += static_cast<std::uint64_t>(weight_of(rank));
 
@@ -352,16 +405,17 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
     const Call& first = plan_.calls[CallId{open.call}];
     const bool pair = (first.kind == CollectiveKind::send && call.kind == CollectiveKind::receive) ||
                       (first.kind == CollectiveKind::receive && call.kind == CollectiveKind::send);
-    ensure((pair || first.kind == call.kind) && first.bytes == call.bytes,
+    const bool one_sided = call.kind == CollectiveKind::send || call.kind == CollectiveKind::receive;
+    ensure((one_sided ? pair : first.kind == call.kind) && first.bytes == call.bytes,
            "members of a communicator issue the same operations in the same order");
     open.last_arrival = std::max(open.last_arrival, ready);
   }
   state.pending_slots |= 1U << index_of(call.slot);
   tail(rank, step.stream).end = unknown;
-  if (event != no_event) events_[rank * event_count_ + event].end = unknown;
+  if (event != no_event) joined_[slot].stamp = record_event(rank, event, {.end = unknown});
   if (++open.arrived < population_.communicators[id].member_count) return;
   const CommunicationCost& cost = plan_.costs[population_.communicators[id].cost][index_of(step.call)];
-  resolve(id, open.last_arrival + cost.duration.count());
+  resolve(id, later(open.last_arrival, cost.duration.count()));
 }
 
 void Executor::resolve(CommunicatorId id, std::int64_t end) {
@@ -376,11 +430,19 @@ void Executor::resolve(CommunicatorId id, std::int64_t end) {
     // On the compute stream a communication blocks compute from the moment when the rank arrives.
     if (joined.stream == compute_stream) account_wait(rank, done, joined.arrival);
     tail(rank, joined.stream) = done;
-    set_event(rank, joined.event, done);
+    if (joined.event != no_event) {
+      // A later operation may have recorded the event anew.
+      Completion& event = events_[rank * event_count_ + joined.event];
+      if (event.stamp == joined.stamp) {
+        event = done;
+        event.stamp = joined.stamp;
+      }
+    }
     outcome_.calls[call].busy.add(Duration{end - open.last_arrival}, weight_of(rank));
     RankState& state = ranks_[rank];
     state.communicating_until = std::max(state.communicating_until, end);
     state.pending_slots &= ~(1U << index_of(slot));
+    if (!gaps_[rank].empty()) close_gaps(rank, 1U << index_of(slot), end);
     if (joined.record != 0) {
       OpRecord& record = outcome_.records[joined.record - 1];
       record.end = TimePoint{Duration{end}};
@@ -402,12 +464,12 @@ bool Executor::execute(std::uint32_t rank, const Step& step, const BlockCall& ca
   std::int64_t ready = 0;
   switch (step.kind) {
     case Step::Kind::host_work:
-      state.host += step.busy;
+      state.host = later(state.host, step.busy);
       return true;
     case Step::Kind::memory:
-      if (recorded_[rank] == 0) return true;
-      if (tail(rank, compute_stream).end == unknown) return false;
-      record_kernels(rank, step, call, tail(rank, compute_stream).end);
+      if (tail(rank, compute_stream).end == unknown)
+        return false;  // recorded or not, so that recording changes nothing
+      if (recorded_[rank] != 0) record_kernels(rank, step, call, tail(rank, compute_stream).end);
       return true;
     case Step::Kind::communicate:
       if ((state.pending_slots >> index_of(plan_.calls[step.call].slot) & 1U) != 0) return false;
@@ -468,6 +530,19 @@ std::vector<std::int64_t> Executor::state() const {
   for (const Completion& completion : tails_) result.push_back(completion.end);
   for (const RankState& rank : ranks_) result.push_back(rank.host);
   return result;
+}
+
+// Time enters only in sums and maxima: a state that moved as a whole moves by as much in every further step. Streams
+// that are not used stay where they are, and hosts that never kept a device waiting may run ahead.
+bool Executor::moved_as_a_whole(const std::vector<std::int64_t>& before, const std::vector<std::int64_t>& after,
+                                std::int64_t step) const {
+  const bool hosts_matter = outcome_.time.host.ps != 0;
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    const std::int64_t moved = after[i] - before[i];
+    const bool ahead = i >= tails_.size() && !hosts_matter && moved < step;
+    if (moved != step && moved != 0 && !ahead) return false;
+  }
+  return true;
 }
 
 // Records were written for whoever stands for the ranks asked for: gives each of these its own.
@@ -544,11 +619,8 @@ Outcome Executor::run() {
     outcome_.step_time = Duration{longest};
     outcome_.measured_from = TimePoint{Duration{entered.empty() ? 0 : *std::ranges::min_element(entered)}};
 
-    // Time enters only in sums and maxima: a state that moved as a whole moves by as much in every further step.
     const std::vector<std::int64_t> after = state();
-    outcome_.steady = true;
-    for (std::size_t i = 0; i < after.size() && outcome_.steady; ++i)
-      outcome_.steady = after[i] - before[i] == longest || after[i] == before[i];
+    outcome_.steady = moved_as_a_whole(before, after, longest);
     if (outcome_.steady) break;
     before = after;
   }

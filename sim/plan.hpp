@@ -6,7 +6,9 @@
 // same role share a program; what differs between them is a table from (rank, slot) to a communicator.
 //
 // Operations run as on a CUDA device: the host issues them in program order, every stream is first in first out, and
-// an operation may wait for events recorded by earlier operations, as cudaStreamWaitEvent does.
+// an operation may wait for events recorded by earlier operations, as cudaStreamWaitEvent does. One limit: operations
+// are looked at in program order, so one that waits for a communication holds back what the rank issues after it, on
+// all streams, until every member has issued the communication. Issue what others need before waiting for them.
 #pragma once
 
 #include <array>

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <limits>
 #include <ratio>
+#include <stdexcept>
 
 #include "sim/ensure.hpp"
 
@@ -17,19 +18,26 @@ namespace trainyard::sim {
 using Duration = std::chrono::duration<std::int64_t, std::pico>;
 using TimePoint = std::chrono::time_point<struct SimulatedClock, Duration>;
 
+// What was asked for passes the range of the simulator: a year on the clock, an exabyte in a message. Input can do
+// that, so it is an exception, and whoever read the input says which.
+class TooLarge : public std::overflow_error {
+ public:
+  using std::overflow_error::overflow_error;
+};
+
 constexpr std::int64_t checked_add(std::int64_t a, std::int64_t b) {
   std::int64_t result = 0;
-  ensure(!__builtin_add_overflow(a, b, &result), "a sum fits 64 bits");
+  if (__builtin_add_overflow(a, b, &result)) throw TooLarge("a sum of bytes, FLOP or time does not fit 64 bits");
   return result;
 }
 constexpr std::int64_t checked_subtract(std::int64_t a, std::int64_t b) {
   std::int64_t result = 0;
-  ensure(!__builtin_sub_overflow(a, b, &result), "a difference fits 64 bits");
+  if (__builtin_sub_overflow(a, b, &result)) throw TooLarge("a difference of bytes, FLOP or time does not fit 64 bits");
   return result;
 }
 constexpr std::int64_t checked_multiply(std::int64_t a, std::int64_t b) {
   std::int64_t result = 0;
-  ensure(!__builtin_mul_overflow(a, b, &result), "a product fits 64 bits");
+  if (__builtin_mul_overflow(a, b, &result)) throw TooLarge("a product of bytes, FLOP or time does not fit 64 bits");
   return result;
 }
 
@@ -60,7 +68,7 @@ constexpr Duration time_for(Quantity<Unit> amount, Quantity<PerSecond<Unit>> rat
   ensure(amount.count >= 0 && rate.count > 0, "an amount is not negative and a rate is positive");
   const auto divisor = static_cast<Wide>(rate.count);
   const Wide ticks = (static_cast<Wide>(amount.count) * std::pico::den + divisor - 1) / divisor;
-  ensure(ticks <= static_cast<Wide>(Duration::max().count()), "a duration fits the simulated clock");
+  if (ticks > static_cast<Wide>(Duration::max().count())) throw TooLarge("a duration does not fit the simulated clock");
   return Duration{static_cast<std::int64_t>(ticks)};
 }
 
@@ -71,7 +79,8 @@ constexpr Quantity<Unit> scaled(Quantity<Unit> amount, std::int64_t numerator, s
   ensure(amount.count >= 0 && numerator >= 0 && denominator > 0, "a fraction of an amount is not negative");
   const Wide product = static_cast<Wide>(amount.count) * static_cast<Wide>(numerator);
   const Wide result = (product + static_cast<Wide>(denominator) - 1) / static_cast<Wide>(denominator);
-  ensure(result <= static_cast<Wide>(std::numeric_limits<std::int64_t>::max()), "a fraction of an amount fits 64 bits");
+  if (result > static_cast<Wide>(std::numeric_limits<std::int64_t>::max()))
+    throw TooLarge("a multiple of an amount does not fit 64 bits");
   return {static_cast<std::int64_t>(result)};
 }
 
@@ -79,7 +88,8 @@ constexpr Quantity<Unit> scaled(Quantity<Unit> amount, std::int64_t numerator, s
 template <class Unit>
 Quantity<PerSecond<Unit>> scaled(Quantity<PerSecond<Unit>> rate, double factor) {
   const double result = static_cast<double>(rate.count) * factor;
-  ensure(result >= 0 && result < 9.2e18, "a scaled rate fits 64 bits");
+  ensure(result >= 0, "a rate is not negative");
+  if (result >= 9.2e18) throw TooLarge("a rate does not fit 64 bits");
   return {std::max<std::int64_t>(1, std::llround(result))};
 }
 
@@ -89,7 +99,8 @@ constexpr double to_seconds(Duration duration) { return static_cast<double>(dura
 // Rounded to the nearest picosecond.
 inline Duration from_seconds(double seconds) {
   const double ticks = seconds * 1e12;
-  ensure(ticks >= 0 && ticks < 9.2e18, "a duration is not negative and fits the simulated clock");
+  ensure(ticks >= 0, "a duration is not negative");
+  if (ticks >= 9.2e18) throw TooLarge("a duration does not fit the simulated clock");
   return Duration{std::llround(ticks)};
 }
 
