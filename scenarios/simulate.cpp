@@ -7,6 +7,8 @@
 #include <map>
 #include <stdexcept>
 
+#include "scenarios/diagnostics.hpp"
+
 namespace trainyard::scenarios {
 namespace {
 
@@ -149,7 +151,9 @@ std::int64_t peak_resident_bytes() {
 
 }  // namespace
 
-Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
+namespace {
+
+Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options) {
   const auto started = std::chrono::steady_clock::now();
   const topology::Cluster cluster = make_cluster(scenario);
   const strategies::Job job{
@@ -187,6 +191,16 @@ Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
                    .rank_classes = static_cast<std::int64_t>(outcome.rank_classes)};
   simulation.plan = std::move(step.plan);
   return simulation;
+}
+
+}  // namespace
+
+Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
+  try {
+    return plan_and_run(scenario, options);
+  } catch (const sim::TooLarge& error) {
+    throw ScenarioError({scenario.name, 0, 0}, std::string("too large to simulate: ") + error.what());
+  }
 }
 
 }  // namespace trainyard::scenarios

@@ -91,7 +91,8 @@ struct Simulation {
   sim::Outcome outcome;
 };
 
-// A scenario that was read can be simulated; a stall is an error in a strategy and throws std::logic_error.
+// A scenario that was read can be simulated, unless its times or sizes pass the simulator's range: ScenarioError. A
+// stall is an error in a strategy and throws std::logic_error.
 Simulation simulate(const Scenario& scenario, const SimulateOptions& options = {});
 
 // As the contract of `--json` has it.

@@ -48,8 +48,9 @@ Measurement read_row(const CsvRow& row, const std::vector<std::string>& header, 
       continue;
     else if (name.starts_with(measured_prefix)) {
       const auto value = to_number(cell);
-      if (!value || !(*value > 0))
-        throw ScenarioError(measurement.where, "expected a positive number for '" + name + "', got '" + cell + "'");
+      if (!value || !(*value > 0) || !std::isfinite(*value))
+        throw ScenarioError({file, row.line, static_cast<int>(i) + 1},
+                            "expected a positive number for '" + name + "', got '" + cell + "'");
       measurement.measured.emplace_back(name.substr(measured_prefix.size()), *value);
     } else {
       measurement.settings.emplace_back(name, cell);
@@ -62,6 +63,10 @@ std::vector<Measurement> read_table(std::string_view text, const std::string& fi
   const std::vector<CsvRow> rows = parse_csv(text, file);
   if (rows.empty()) throw ScenarioError({file, 1, 1}, "expected a header and rows of measurements, got an empty file");
   const std::vector<std::string>& header = rows.front().cells;
+  for (std::size_t i = 0; i < header.size(); ++i)
+    if (std::find(header.begin(), header.begin() + static_cast<std::ptrdiff_t>(i), header[i]) !=
+        header.begin() + static_cast<std::ptrdiff_t>(i))
+      throw ScenarioError({file, 1, static_cast<int>(i) + 1}, "column '" + header[i] + "' is given twice");
   if (std::ranges::none_of(header, [](const std::string& name) { return name.starts_with(measured_prefix); }))
     throw ScenarioError({file, 1, 1}, "no column is called 'measured.' and a result, such as 'measured.step_time_s'");
   std::vector<Measurement> measurements;
@@ -83,7 +88,9 @@ Result predict(const Measurement& measurement, const Catalog& catalog) {
   // A base comes first: what else is said of a node or a model refines it.
   for (const bool bases : {true, false})
     for (const auto& [path, text] : measurement.settings)
-      if (path.ends_with(".base") == bases) set_at(root, path, make_scalar(text, measurement.where));
+      if (path.ends_with(".base") == bases)
+        set_at(root, path,
+               text.starts_with('[') ? parse_value(text, measurement.where) : make_scalar(text, measurement.where));
   return simulate(read_scenario(root, catalog)).result;
 }
 

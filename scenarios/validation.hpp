@@ -27,7 +27,8 @@ struct Measurement {
 };
 
 // CSV as in RFC 4180 with a header; throws ScenarioError. Columns: `id`, `source`, `kind`, `quality`, `basis`, `notes`,
-// `measured.<result path>`, and scenario key paths; an empty cell leaves the default.
+// `measured.<result path>`, and scenario key paths; an empty cell leaves the default. Mistakes are
+// located by line and, as column, by the number of the cell.
 std::vector<Measurement> read_measurements(const std::filesystem::path& path);
 std::vector<Measurement> built_in_measurements();
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <boost/graph/adjacency_list.hpp>
 #include <boost/graph/breadth_first_search.hpp>
-#include <map>
 
 namespace trainyard::topology {
 namespace {
@@ -15,32 +14,53 @@ using Graph = boost::adjacency_list<boost::vecS, boost::vecS, boost::directedS, 
 using Vertex = boost::graph_traits<Graph>::vertex_descriptor;
 using Edge = boost::graph_traits<Graph>::edge_descriptor;
 
-// Remembers by which edge a vertex was first reached.
-class PathRecorder : public boost::default_bfs_visitor {
+// Remembers by which edge a switch was first reached, and how far from the root.
+class TreeRecorder : public boost::default_bfs_visitor {
  public:
-  explicit PathRecorder(std::vector<Edge>& reached_by) : reached_by_(&reached_by) {}
-  void tree_edge(const Edge& edge, const Graph& graph) const { (*reached_by_)[boost::target(edge, graph)] = edge; }
+  TreeRecorder(std::vector<Edge>& reached_by, std::vector<int>& depth) : reached_by_(&reached_by), depth_(&depth) {}
+  void tree_edge(const Edge& edge, const Graph& graph) const {
+    (*reached_by_)[boost::target(edge, graph)] = edge;
+    (*depth_)[boost::target(edge, graph)] = (*depth_)[boost::source(edge, graph)] + 1;
+  }
 
  private:
   std::vector<Edge>* reached_by_;
+  std::vector<int>* depth_;
 };
 
 }  // namespace
 
 // Leaves come first, then spines. Spines whose cables are alike are interchangeable under even spraying: one vertex
-// stands for all of them, and one link of n cables for the n cables of a leaf. That is exact, and keeps routes short.
+// stands for all of them, and one link of n cables for the n cables of a leaf. That is exact, and makes every fabric a
+// tree, in which the shortest path goes up to where both ends meet and down again.
 struct Cluster::Switches {
   Graph graph;
-  std::int64_t leaves = 0;
-  mutable std::map<Vertex, std::vector<Edge>> reached_from;  // filled when first asked for
+  std::vector<Edge> reached_by;  // from the root
+  std::vector<int> depth;
 
-  const std::vector<Edge>& paths_from(Vertex leaf) const {
-    auto& paths = reached_from[leaf];
-    if (paths.empty()) {
-      paths.resize(boost::num_vertices(graph));
-      boost::breadth_first_search(graph, leaf, boost::visitor(PathRecorder(paths)));
+  void find_tree(Vertex root) {
+    reached_by.resize(boost::num_vertices(graph));
+    depth.resize(boost::num_vertices(graph), 0);
+    boost::breadth_first_search(graph, root, boost::visitor(TreeRecorder(reached_by, depth)));
+  }
+  Vertex above(Vertex vertex) const { return boost::source(reached_by[vertex], graph); }
+  LinkId down_to(Vertex vertex) const { return graph[reached_by[vertex]].link; }
+  LinkId up_from(Vertex vertex) const { return graph[boost::edge(vertex, above(vertex), graph).first].link; }
+
+  std::vector<LinkId> path(Vertex from, Vertex to) const {
+    std::vector<LinkId> up;
+    std::vector<LinkId> down;
+    while (from != to) {
+      if (depth[from] >= depth[to]) {
+        up.push_back(up_from(from));
+        from = above(from);
+      } else {
+        down.push_back(down_to(to));
+        to = above(to);
+      }
     }
-    return paths;
+    up.insert(up.end(), down.rbegin(), down.rend());
+    return up;
   }
 };
 
@@ -72,7 +92,6 @@ Cluster::Cluster(const NodeType& node, std::int64_t nodes, std::int64_t devices,
       ++nics_below[leaf];
     }
   }
-  switches_->leaves = static_cast<std::int64_t>(nics_below.size());
   for (std::size_t i = 0; i < nics_below.size(); ++i) boost::add_vertex(switches_->graph);
   const Vertex spine = boost::add_vertex(switches_->graph);
   for (std::size_t leaf = 0; leaf < nics_below.size(); ++leaf) {
@@ -84,6 +103,7 @@ Cluster::Cluster(const NodeType& node, std::int64_t nodes, std::int64_t devices,
     boost::add_edge(leaf, spine, Cable{links_.add(uplink)}, switches_->graph);
     boost::add_edge(spine, leaf, Cable{links_.add(uplink)}, switches_->graph);
   }
+  switches_->find_tree(spine);
 }
 
 std::int64_t Cluster::nics_per_node() const { return std::min(node_.nics, node_.devices); }
@@ -134,16 +154,9 @@ Route Cluster::route(DeviceId from, DeviceId to) const {
   route.links.push_back(nic_link(a.node, nic_a, true));
   const auto leaf_a = static_cast<Vertex>(leaf_of(a.node, nic_a));
   const auto leaf_b = static_cast<Vertex>(leaf_of(b.node, nic_b));
-  route.switches = 1;
-  if (leaf_a != leaf_b) {
-    const std::vector<Edge>& paths = switches_->paths_from(leaf_a);
-    std::vector<LinkId> reversed;
-    for (Vertex at = leaf_b; at != leaf_a; at = boost::source(paths[at], switches_->graph)) {
-      reversed.push_back(switches_->graph[paths[at]].link);
-      ++route.switches;
-    }
-    route.links.insert(route.links.end(), reversed.rbegin(), reversed.rend());
-  }
+  const std::vector<LinkId> between = switches_->path(leaf_a, leaf_b);
+  route.switches = 1 + static_cast<int>(between.size());
+  route.links.insert(route.links.end(), between.begin(), between.end());
   route.links.push_back(nic_link(b.node, nic_b, false));
   return route;
 }

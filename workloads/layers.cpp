@@ -183,14 +183,16 @@ class LayerBuilder {
     if (training_.attention == AttentionKernel::flash) {
       op.forward.push_back(costs_.flash_forward("attention", shape, training_.precision));
       op.input_gradient.push_back(costs_.flash_backward("attention gradient", shape, training_.precision));
-      op.saved = inputs + op.output + Bytes{4 * tokens * heads};  // and the log-sum-exp of every row
+      op.scores = Bytes{4 * tokens * heads};  // the log-sum-exp of every row
+      op.saved = inputs + op.output + op.scores;
       return;
     }
     unfused_attention(op, shape);
     const std::int64_t scores = shard_.micro_batch * heads * shard_.sequence * shard_.sequence;
     // Softmax output; with dropout also its result and a mask of one byte (Korthikanti et al., arXiv 2205.05198).
     const std::int64_t per_score = model_.dropout > 0 ? 2 * activation() + 1 : activation();
-    op.saved = inputs + op.output + Bytes{scores * per_score};
+    op.scores = Bytes{scores * per_score};
+    op.saved = inputs + op.output + op.scores;
   }
 
   // Scores go through memory: two batched products, a masked softmax and dropout between them.
@@ -296,11 +298,8 @@ Bytes Layer::saved_bytes(Recompute recompute, bool every_second_product) const {
     return total;
   }
   for (const Operator& op : operators) {
-    if (recompute == Recompute::selective && op.core_attention) {
-      // Queries, keys and values stay, and the output, which the next product keeps; the scores do not.
-      total += op.output;
-      continue;
-    }
+    // Queries, keys, values and the output stay; the scores do not.
+    if (recompute == Recompute::selective) total += -op.scores;
     total += op.saved;
   }
   return total;

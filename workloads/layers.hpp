@@ -57,7 +57,8 @@ struct Operator {
   std::vector<sim::Kernel> forward;
   std::vector<sim::Kernel> input_gradient;
   std::vector<sim::Kernel> weight_gradient;
-  sim::Bytes saved{};  // kept for backward when nothing is recomputed
+  sim::Bytes saved{};   // kept for backward when nothing is recomputed
+  sim::Bytes scores{};  // of these, what core attention computes again under selective recomputation (Megatron)
   sim::Bytes output{};
   std::int64_t parameters = 0;  // on this device
 };

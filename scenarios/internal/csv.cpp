@@ -7,6 +7,7 @@
 namespace trainyard::scenarios {
 
 std::vector<CsvRow> parse_csv(std::string_view text, const std::string& file) {
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // the mark that spreadsheets put in front
   std::vector<CsvRow> rows;
   CsvRow row{.line = 1, .cells = {}};
   std::string cell;

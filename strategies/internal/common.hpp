@@ -10,6 +10,9 @@
 
 namespace trainyard::strategies {
 
+// No degree of parallelism is larger than the largest cluster that a scenario may describe.
+constexpr double most_ranks = 1 << 20;
+
 // The nearest divisor of `number` to `wanted`, to suggest.
 std::int64_t nearest_divisor(std::int64_t number, std::int64_t wanted);
 

@@ -46,13 +46,15 @@ ScheduleKind MegatronOptions::schedule_kind() const {
 std::vector<sim::Key> MegatronLm::keys() {
   MegatronOptions& o = options_;
   return {
-      {"tensor", &o.tensor, "ranks that share every layer (tensor-model-parallel-size)", false, 1},
-      {"pipeline", &o.pipeline, "stages that the layers are divided over (pipeline-model-parallel-size)", false, 1},
-      {"context", &o.context, "ranks that share a sequence (context-parallel-size)", false, 1},
-      {"expert", &o.expert, "ranks that share the experts (expert-model-parallel-size)", false, 1},
+      {"tensor", &o.tensor, "ranks that share every layer (tensor-model-parallel-size)", false, 1, most_ranks},
+      {"pipeline", &o.pipeline, "stages that the layers are divided over (pipeline-model-parallel-size)", false, 1,
+       most_ranks},
+      {"context", &o.context, "ranks that share a sequence (context-parallel-size)", false, 1, most_ranks},
+      {"expert", &o.expert, "ranks that share the experts (expert-model-parallel-size)", false, 1, most_ranks},
       {"schedule", &o.schedule, "order of forward and backward passes in a stage"},
       {"virtual_pipeline", &o.virtual_pipeline,
-       "model chunks per stage; above 1 the schedule is interleaved (absent: 1, with `interleaved` 2)", false, 1},
+       "model chunks per stage; above 1 the schedule is interleaved (absent: 1, with `interleaved` 2)", false, 1,
+       most_ranks},
       {"stage_layers", &o.stage_layers,
        "layers of each stage, chunk by chunk; absent: spread evenly, first and last stage get fewer"},
       {"sequence_parallel", &o.sequence_parallel, "divide norms, dropout and residuals over the tensor group"},

@@ -88,6 +88,7 @@ class Planner {
                        const std::optional<PipelineAction>& next, const Stage& stage);
   void write_step_start(sim::Program& program, const Stage& stage);
   void write_step_end(sim::Program& program, const Stage& stage);
+  std::int64_t norm_parameters(const Stage& stage) const;
   sim::BlockId reduce_block(std::int64_t parameters);
   void wire_ranks();
 
@@ -420,6 +421,18 @@ void Planner::write_step_start(sim::Program& program, const Stage& stage) {
   program.calls.push_back({.block = block.finish()});
 }
 
+// Replicated over the tensor group, each rank with the gradient of its part of the sequence.
+std::int64_t Planner::norm_parameters(const Stage& stage) const {
+  const auto of = [](const workloads::Layer& layer) {
+    std::int64_t sum = 0;
+    for (const workloads::Operator& op : layer.operators)
+      if (op.role == workloads::Role::replicated) sum += op.parameters;
+    return sum;
+  };
+  const std::int64_t layers = std::accumulate(stage.layers.begin(), stage.layers.end(), std::int64_t{0});
+  return layers * of(model_.layer) + (stage.index == options_.pipeline - 1 ? of(model_.head) : 0);
+}
+
 // In order: gradient synchronisation, layer norms over the tensor group, tied embeddings between first and last stage,
 // gradient norm over the model-parallel ranks, optimizer, gather of the parameters.
 void Planner::write_step_end(sim::Program& program, const Stage& stage) {
@@ -427,8 +440,7 @@ void Planner::write_step_end(sim::Program& program, const Stage& stage) {
   BlockWriter block = builder_.block("optimizer step", host_.backward);
   if (data_ > 1) block.wait_for(sim::set_of(data_stream_));
   if (sequence_parallel()) {
-    const std::int64_t layers = std::accumulate(stage.layers.begin(), stage.layers.end(), std::int64_t{0});
-    const Bytes norms{layers * 4 * job_.model.hidden * state_.gradient};
+    const Bytes norms{norm_parameters(stage) * state_.gradient};
     block.blocking(tensor_stream_, builder_.call(tensor_slot_, CollectiveKind::all_reduce, norms, Purpose::tensor));
   }
   if (embedding_is_shared() && (stage.index == 0 || stage.index == options_.pipeline - 1)) {

@@ -208,11 +208,12 @@ PlannedStep Planner::plan() {
 std::vector<sim::Key> PytorchDdp::keys() {
   Options& o = options_;
   return {
-      {"tensor", &o.tensor, "1: DDP only replicates", false, 1},
-      {"pipeline", &o.pipeline, "1: DDP only replicates", false, 1},
-      {"context", &o.context, "1: DDP only replicates", false, 1},
-      {"expert", &o.expert, "1: DDP only replicates", false, 1},
-      {"bucket_cap_mb", &o.bucket_cap_mb, "MiB of gradients in a bucket; the first closes at 1 MiB", false, 1},
+      {"tensor", &o.tensor, "1: DDP only replicates", false, 1, most_ranks},
+      {"pipeline", &o.pipeline, "1: DDP only replicates", false, 1, most_ranks},
+      {"context", &o.context, "1: DDP only replicates", false, 1, most_ranks},
+      {"expert", &o.expert, "1: DDP only replicates", false, 1, most_ranks},
+      {"bucket_cap_mb", &o.bucket_cap_mb, "MiB of gradients in a bucket; the first closes at 1 MiB", false, 1,
+       most_ranks},
       {"gradient_as_bucket_view", &o.gradient_as_bucket_view, "gradients live in the buckets: no copies, less memory"},
       {"find_unused_parameters", &o.find_unused_parameters, "one more all-reduce of a bitmap of used parameters"},
   };

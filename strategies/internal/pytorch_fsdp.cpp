@@ -30,7 +30,8 @@ std::optional<Reshard> parse_reshard(const std::string& text) {
   if (text == "false") return Reshard{.frees = false};
   std::int64_t group = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), group);
-  if (error != std::errc{} || end != text.data() + text.size() || group < 2) return std::nullopt;
+  if (error != std::errc{} || end != text.data() + text.size() || group < 1) return std::nullopt;
+  if (group == 1) return Reshard{.frees = false};
   return Reshard{.frees = true, .group = group};
 }
 
@@ -57,7 +58,9 @@ class Planner {
         gather_bytes_(workloads::activation_bytes(job.training.precision)),
         reduce_bytes_(workloads::element_bytes(
             gradient_precision(job.training, gather_bytes_ == 2 ? Precision::bf16 : Precision::fp32))),
-        state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32)) {}
+        state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32)) {
+    if (reshard_.group == shards_) reshard_.group = 0;  // resharding over all is what `true` does
+  }
 
   PlannedStep plan();
 
@@ -321,12 +324,12 @@ PlannedStep Planner::plan() {
 std::vector<sim::Key> PytorchFsdp::keys() {
   Options& o = options_;
   return {
-      {"tensor", &o.tensor, "tensor parallelism beside FSDP", false, 1},
-      {"pipeline", &o.pipeline, "pipeline parallelism beside FSDP", false, 1},
-      {"context", &o.context, "context parallelism beside FSDP", false, 1},
-      {"expert", &o.expert, "expert parallelism beside FSDP", false, 1},
+      {"tensor", &o.tensor, "tensor parallelism beside FSDP", false, 1, most_ranks},
+      {"pipeline", &o.pipeline, "pipeline parallelism beside FSDP", false, 1, most_ranks},
+      {"context", &o.context, "context parallelism beside FSDP", false, 1, most_ranks},
+      {"expert", &o.expert, "expert parallelism beside FSDP", false, 1, most_ranks},
       {"shard", &o.shard, "ranks that hold one copy of the sharded state; absent: all (fewer is hybrid sharding, HSDP)",
-       false, 1},
+       false, 1, most_ranks},
       {"reshard_after_forward", &o.reshard_after_forward,
        "free gathered parameters after forward: true, false, or a number of ranks to reshard over"},
   };
@@ -350,7 +353,7 @@ std::vector<Problem> PytorchFsdp::check(const Job& job) const {
   if (!reshard)
     problems.push_back(
         {.key = "strategy.reshard_after_forward",
-         .message = "expected true, false or a number of ranks above 1, got '" + options_.reshard_after_forward + "'"});
+         .message = "expected true, false or a number of ranks, got '" + options_.reshard_after_forward + "'"});
   else if (reshard->group > 0)
     require_divides(problems, "strategy.reshard_after_forward", reshard->group, shards, "the ranks of a shard group");
   const std::vector<Problem> batch = check_batch(job, ranks, job.training.micro_batch.value_or(1));
