@@ -227,11 +227,15 @@ void check_job(Reader& reader, Scenario& scenario) {
   const topology::Cluster cluster = make_cluster(scenario);
   const strategies::Job job{
       .model = scenario.model, .training = scenario.training, .accelerator = scenario.accelerator, .cluster = cluster};
-  for (const strategies::Problem& problem : scenario.strategy->check(job))
-    reader.report_at(problem.key, problem.message);
-  if (reader.mistakes() > 0) return;
-  const std::vector<std::string> warnings = scenario.strategy->warnings(job);
-  scenario.warnings.insert(scenario.warnings.end(), warnings.begin(), warnings.end());
+  try {
+    for (const strategies::Problem& problem : scenario.strategy->check(job))
+      reader.report_at(problem.key, problem.message);
+    if (reader.mistakes() > 0) return;
+    const std::vector<std::string> warnings = scenario.strategy->warnings(job);
+    scenario.warnings.insert(scenario.warnings.end(), warnings.begin(), warnings.end());
+  } catch (const sim::TooLarge& error) {
+    reader.report_at("", std::string{"too large to simulate: "} + error.what());
+  }
 }
 
 void check_relations(Reader& reader, Scenario& scenario, const ModelReading& model) {
@@ -252,6 +256,7 @@ topology::Cluster make_cluster(const Scenario& scenario) {
 
 Scenario read_scenario(const Value& root, const Catalog& catalog, std::span<const StrategyEntry> frameworks) {
   Scenario scenario;
+  scenario.file = root.where.file;
   Reader reader;
   const Parts parts = read_top(reader, root, scenario);
   if (scenario.name.empty()) scenario.name = std::filesystem::path{root.where.file}.stem().string();

@@ -19,6 +19,7 @@
 namespace trainyard::scenarios {
 
 struct Scenario {
+  std::string file;  // where it was read
   std::string name;
   std::int64_t seed = 1;
   workloads::Accelerator accelerator;

@@ -78,15 +78,15 @@ class LayerBuilder {
     norm("final norm");
     const std::int64_t columns = vocab / shard_.tensor;
     linear("logits", Role::column_linear, columns, model_.hidden, false, false);
-    // The head is never quantised to 8 bits and, tied, owns no parameters of its own.
+    // Tied, it owns no parameters.
     if (model_.tied_embeddings) layer_.operators.back().parameters = 0;
     Operator& loss = add("loss", Role::local);
     const auto logits = static_cast<double>(shard_.tokens()) * static_cast<double>(columns);
-    const auto traffic = [&](double share) {
-      return Bytes{static_cast<std::int64_t>(logits * style_.loss_bytes_per_logit * share)};
+    const auto traffic = [&](double bytes_per_logit) {
+      return Bytes{static_cast<std::int64_t>(logits * bytes_per_logit)};
     };
-    loss.forward.push_back(costs_.memory_bound("cross entropy", traffic(0.6)));
-    loss.input_gradient.push_back(costs_.memory_bound("cross entropy gradient", traffic(0.4)));
+    loss.forward.push_back(costs_.memory_bound("cross entropy", traffic(style_.loss_forward_bytes)));
+    loss.input_gradient.push_back(costs_.memory_bound("cross entropy gradient", traffic(style_.loss_backward_bytes)));
     loss.saved = Bytes{static_cast<std::int64_t>(logits * style_.logits_saved_bytes)};
     for (const Operator& op : layer_.operators) layer_.parameters += op.parameters;
     return std::move(layer_);
@@ -132,6 +132,7 @@ class LayerBuilder {
               bool saved_selectively) {
     Operator& op = add(name, role);
     const std::int64_t tokens = shard_.tokens();
+    // The head is never quantised to 8 bits.
     const Precision precision =
         name == "logits" && training_.precision == Precision::fp8 ? Precision::bf16 : training_.precision;
     if (precision == Precision::fp8) {
@@ -201,11 +202,11 @@ class LayerBuilder {
     const Precision precision = training_.precision == Precision::fp8 ? Precision::bf16 : training_.precision;
     const Gemm scores{.m = shape.sequence, .n = shape.sequence, .k = shape.head_dim, .batch = batch};
     const Gemm values{.m = shape.sequence, .n = shape.head_dim, .k = shape.sequence, .batch = batch};
-    const auto product = [&](const std::string& name, const Gemm& gemm, bool model_counts) {
+    const auto product = [&](const std::string& name, const Gemm& gemm) {
       Kernel kernel = costs_.gemm(name, gemm, precision);
       kernel.kind = sim::KernelClass::attention;
       // The kernel executes what the causal mask throws away; the model's FLOP count half.
-      kernel.model_flops = model_counts ? sim::Flops{kernel.flops.count / 2} : sim::Flops{};
+      kernel.model_flops = {kernel.flops.count / 2};
       return kernel;
     };
     const auto pass = [&](const std::string& name, std::int64_t bytes_per_score) {
@@ -213,21 +214,21 @@ class LayerBuilder {
       return costs_.memory_bound(name, traffic, sim::KernelClass::attention);
     };
     const std::int64_t element = activation();
-    op.forward.push_back(product("attention scores", scores, true));
+    op.forward.push_back(product("attention scores", scores));
     op.forward.push_back(pass("masked softmax", 2 * element));
     if (model_.dropout > 0) op.forward.push_back(pass("attention dropout", 2 * element + 1));
-    op.forward.push_back(product("attention values", values, true));
+    op.forward.push_back(product("attention values", values));
     // Heads are put back beside each other, in a copy each way.
     const Kernel transpose =
         costs_.memory_bound("join heads", bytes(shape.batch * shape.sequence * shape.heads * shape.head_dim) * 2);
     op.forward.push_back(transpose);
     op.input_gradient.push_back(transpose);
-    op.input_gradient.push_back(product("attention values gradient", scores, true));
-    op.input_gradient.push_back(product("value gradient", values, true));
+    op.input_gradient.push_back(product("attention values gradient", scores));
+    op.input_gradient.push_back(product("value gradient", values));
     if (model_.dropout > 0) op.input_gradient.push_back(pass("attention dropout gradient", 2 * element + 1));
     op.input_gradient.push_back(pass("masked softmax gradient", 3 * element));
-    op.input_gradient.push_back(product("query gradient", values, true));
-    op.input_gradient.push_back(product("key gradient", values, true));
+    op.input_gradient.push_back(product("query gradient", values));
+    op.input_gradient.push_back(product("key gradient", values));
   }
 
   void activation(std::int64_t ffn) {
@@ -264,11 +265,7 @@ class LayerBuilder {
 
 }  // namespace
 
-KernelStyle fused_style() {
-  KernelStyle style;
-  style.loss_bytes_per_logit = 14;  // read twice and written once in 32 bits: a compiler fuses cast, softmax and loss
-  return style;
-}
+KernelStyle fused_style() { return {}; }
 
 KernelStyle eager_style(const Model& model) {
   KernelStyle style;
@@ -282,9 +279,9 @@ KernelStyle eager_style(const Model& model) {
     style.activation_forward_scale = 5.0 / 3;   // silu: 2 passes, product: 3
     style.activation_backward_scale = 9.0 / 5;  // both gradients of the product: 6, of silu: 3
   }
-  style.rope_passes = 6;  // cast to complex 32-bit numbers, multiply, cast back
-  // Cast to 32 bits (2 + 4), log-softmax (4 + 4), loss; gradients 4 + 4 + 4, cast back 4 + 2.
-  style.loss_bytes_per_logit = 32;
+  style.rope_passes = 6;           // cast to complex 32-bit numbers, multiply, cast back
+  style.loss_forward_bytes = 14;   // cast to 32 bits: 2 + 4; log-softmax: 4 + 4
+  style.loss_backward_bytes = 18;  // of the log-softmax: 4 + 4 + 4; cast back: 4 + 2
   return style;
 }
 
@@ -315,15 +312,13 @@ Expansion expand(const Model& model, const Training& training, const Shard& shar
   return expansion;
 }
 
-std::vector<Kernel> optimizer_kernels(const Training& training, const StateBytes& state, std::int64_t parameters,
-                                      const KernelCosts& costs) {
-  (void)training;
-  std::vector<Kernel> kernels;
+std::vector<Kernel> optimizer_kernels(const StateBytes& state, std::int64_t parameters, const KernelCosts& costs) {
   const Bytes gradients{parameters * state.gradient};
-  kernels.push_back(costs.memory_bound("gradient norm", gradients, sim::KernelClass::optimizer));
-  kernels.push_back(costs.memory_bound("optimizer", Bytes{parameters} * optimizer_traffic(state) + gradients * 2,
-                                       sim::KernelClass::optimizer));
-  return kernels;
+  const auto kernel = [&](const char* name, Bytes traffic) {
+    return costs.memory_bound(name, traffic, sim::KernelClass::optimizer);
+  };
+  return {kernel("gradient norm", gradients), kernel("clip gradients", gradients * 2),
+          kernel("optimizer", Bytes{parameters} * optimizer_traffic(state))};
 }
 
 }  // namespace trainyard::workloads

@@ -29,8 +29,10 @@ struct KernelStyle {
   double activation_forward_scale = 1;  // on the traffic of a fused activation
   double activation_backward_scale = 1;
   double rope_passes = 2;
-  double loss_bytes_per_logit = 32;  // forward and backward together
-  double logits_saved_bytes = 6;     // kept from forward to backward per logit: 16-bit and 32-bit copies
+  // Cross entropy, per logit. Fused: forward reads 16 bits and writes 32, backward reads those and writes 16.
+  double loss_forward_bytes = 6;
+  double loss_backward_bytes = 6;
+  double logits_saved_bytes = 6;  // kept from forward to backward per logit: 16-bit and 32-bit copies
   // Bytes per element that the product of a weight gradient writes; 0: as activations. Accumulating into 32-bit
   // gradients inside the product reads and writes 4 each.
   std::int64_t weight_gradient_bytes = 0;
@@ -82,8 +84,8 @@ struct Expansion {
 Expansion expand(const Model& model, const Training& training, const Shard& shard, std::int64_t vocab,
                  const KernelStyle& style, const KernelCosts& costs);
 
-// The optimizer step on `parameters` of this device: gradient norm, then one fused pass over the state.
-std::vector<sim::Kernel> optimizer_kernels(const Training& training, const StateBytes& state, std::int64_t parameters,
-                                           const KernelCosts& costs);
+// The optimizer step on `parameters` of this device: the gradients' norm, which ranks then sum up; clipping by it (the
+// default of Megatron-LM, and usual elsewhere); one fused pass over the state.
+std::vector<sim::Kernel> optimizer_kernels(const StateBytes& state, std::int64_t parameters, const KernelCosts& costs);
 
 }  // namespace trainyard::workloads

@@ -236,9 +236,16 @@ Value parse_value(std::string_view text, const Location& where) {
   }
 }
 
+void make_partial(Value& value) {
+  value.partial = true;
+  for (Entry& entry : value.entries) make_partial(entry.value);
+  for (Value& item : value.items) make_partial(item);
+}
+
 Value merged(const Value& base, const Value& refinement) {
   if (!base.is_map() || !refinement.is_map()) return refinement;
   Value result = make_map(refinement.where);
+  result.partial = base.partial || refinement.partial;
   result.entries = base.entries;
   std::vector<std::string_view> seen;
   for (const Entry& entry : refinement.entries) {

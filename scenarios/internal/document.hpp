@@ -17,7 +17,8 @@ struct Value {
   enum class Kind : std::uint8_t { null, scalar, map, sequence };
   Kind kind = Kind::null;
   std::string scalar;
-  bool quoted = false;  // text even where it looks like a number
+  bool quoted = false;   // text even where it looks like a number
+  bool partial = false;  // a map that refines what is unknown: keys it lacks are not missing
   std::vector<Entry> entries;
   std::vector<Value> items;
   Location where;
@@ -51,6 +52,9 @@ std::string read_text(const std::filesystem::path& path);  // of a file that is 
 
 // The value of a command-line argument or a table's cell, all of it at `where`.
 Value parse_value(std::string_view text, const Location& where);
+
+// The map and all maps in it are partial from now on.
+void make_partial(Value& value);
 
 // Maps merge key by key, at any depth; anything else is replaced.
 Value merged(const Value& base, const Value& refinement);

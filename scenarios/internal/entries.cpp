@@ -13,6 +13,21 @@ namespace {
 
 constexpr double least_share = 0.001;  // of a peak; a rate of zero never ends
 
+// Beyond any hardware: a figure outside is a slip in its unit. Rates are in bytes and FLOP per second, times in ps.
+constexpr double least_rate = 1e6;
+constexpr double most_rate = 1e15;
+constexpr double least_peak = 1e9;
+constexpr double most_peak = 9e18;  // 64 bits hold little more
+constexpr double most_latency = 1e12;
+
+sim::Key rate_key(std::string_view name, sim::BytesPerSecond& target) {
+  return {.name = name, .target = &target, .help = "", .required = true, .least = least_rate, .most = most_rate};
+}
+
+sim::Key latency_key(std::string_view name, sim::Duration& target) {
+  return {.name = name, .target = &target, .help = "", .required = true, .most = most_latency};
+}
+
 // Follows `base` from a name or a map down to an entry without one, and merges on the way back.
 class Resolver {
  public:
@@ -25,8 +40,9 @@ class Resolver {
  private:
   std::optional<Resolved> resolve_name(const Value& name, const std::string& path);
   std::optional<Resolved> resolve_map(const Value& map, const std::string& path);
-  std::optional<Resolved> resolve_hf_config(const Value& map, const Value& file, const std::string& path);
+  std::optional<Resolved> resolve_hf_config(const Value& file, const std::string& path);
   std::optional<Resolved> resolve_inline(const Value& map, const std::string& path);
+  Resolved refine(std::optional<Resolved> parent, Value refinement) const;
   Value refined(Value base, Value refinement) const;
 
   Reader& reader_;
@@ -61,12 +77,16 @@ std::optional<Resolved> Resolver::resolve_name(const Value& name, const std::str
     return std::nullopt;
   }
   chain_.push_back(entry);
-  const Value text = parse_yaml(entry->text, entry->file);
   std::optional<Resolved> result;
-  if (text.is_map())
-    result = resolve_map(text, path);
-  else
-    reader_.report(text.where, in + "expected a map of keys, got " + describe(text));
+  try {
+    const Value text = parse_yaml(entry->text, entry->file);
+    if (text.is_map())
+      result = resolve_map(text, path);
+    else
+      reader_.report(text.where, in + "expected a map of keys, got " + describe(text));
+  } catch (const ScenarioError& error) {  // the rest of the scenario may be wrong too
+    reader_.report(error);
+  }
   chain_.pop_back();
   if (result) result->name = entry->name;
   return result;
@@ -77,18 +97,14 @@ std::optional<Resolved> Resolver::resolve_map(const Value& map, const std::strin
   const Value* file = kind_ == EntryKind::model ? map.find("hf_config") : nullptr;
   if (file != nullptr && base != nullptr) {
     reader_.report(file->where, join(path, "hf_config") + ": a model has either 'base' or 'hf_config'");
-    return std::nullopt;
+    return refine(std::nullopt, map);
   }
-  if (file != nullptr) return resolve_hf_config(map, *file, path);
+  if (file != nullptr) return refine(resolve_hf_config(*file, path), map);
   if (base == nullptr) return resolve_inline(map, path);
-  std::optional<Resolved> parent = resolve(*base, path);
-  if (!parent) return std::nullopt;
-  Value refinement = map;
-  remove(refinement, "base");
-  return Resolved{.value = refined(std::move(parent->value), std::move(refinement)), .name = std::move(parent->name)};
+  return refine(resolve(*base, path), map);
 }
 
-std::optional<Resolved> Resolver::resolve_hf_config(const Value& map, const Value& file, const std::string& path) {
+std::optional<Resolved> Resolver::resolve_hf_config(const Value& file, const std::string& path) {
   if (!file.is_scalar()) {
     reader_.report(file.where, join(path, "hf_config") + ": expected the path of a config.json, got " + describe(file));
     return std::nullopt;
@@ -101,13 +117,23 @@ std::optional<Resolved> Resolver::resolve_hf_config(const Value& map, const Valu
     reader_.report(file.where, join(path, "hf_config") + ": no such file: '" + location.string() + "'");
     return std::nullopt;
   }
-  hf_model = read_hf_config(reader_, location);
-  if (!hf_model) return std::nullopt;
-  std::optional<Resolved> parent = resolve(hf_model->value, path);
-  if (!parent) return std::nullopt;
-  Value refinement = map;
-  remove(refinement, "hf_config");
-  return Resolved{.value = refined(std::move(parent->value), std::move(refinement)), .name = std::move(parent->name)};
+  try {
+    hf_model = read_hf_config(reader_, location);
+  } catch (const ScenarioError& unreadable) {  // the rest of the scenario may be wrong too
+    reader_.report(unreadable);
+  }
+  return hf_model ? resolve(hf_model->value, path) : std::nullopt;
+}
+
+// Where the parent is wrong, what refines it is still read for mistakes of its own.
+Resolved Resolver::refine(std::optional<Resolved> parent, Value refinement) const {
+  remove(refinement, "base");
+  if (kind_ == EntryKind::model) remove(refinement, "hf_config");
+  if (!parent) {
+    make_partial(refinement);
+    return {.value = std::move(refinement), .name = {}};
+  }
+  return {.value = refined(std::move(parent->value), std::move(refinement)), .name = std::move(parent->name)};
 }
 
 // A model without `base` takes what its family says, unless it is the entry of that family.
@@ -115,6 +141,7 @@ std::optional<Resolved> Resolver::resolve_inline(const Value& map, const std::st
   const std::string name = chain_.empty() ? "inline" : chain_.back()->name;
   if (kind_ != EntryKind::model) return Resolved{.value = map, .name = name};
   const Value* family = map.find("family");
+  if (map.partial) return Resolved{.value = map, .name = name};
   if (family == nullptr || !family->is_scalar()) {
     reader_.report(reader_.location_of(path),
                    "missing key '" + join(path, "base") + "', such as gpt or llama (or 'hf_config')");
@@ -123,9 +150,9 @@ std::optional<Resolved> Resolver::resolve_inline(const Value& map, const std::st
   const CatalogEntry* entry = catalog_.find(kind_, family->scalar, chain_.empty() ? nullptr : chain_.back());
   const bool itself = !chain_.empty() && chain_.back()->name == family->scalar;
   if (entry == nullptr || itself) return Resolved{.value = map, .name = name};
-  std::optional<Resolved> parent = resolve_name(*family, path);
-  if (!parent) return std::nullopt;
-  return Resolved{.value = refined(std::move(parent->value), map), .name = name};
+  Resolved result = refine(resolve_name(*family, path), map);
+  result.name = name;
+  return result;
 }
 
 // A figure that is given anew no longer has the source of the old one.
@@ -226,7 +253,7 @@ void read_protocols(Reader& reader, const Value& value, const std::string& path,
   const auto read_one = [&](const Value* given, std::string_view name, topology::Protocol& protocol) {
     if (given == nullptr) return;
     const std::vector<sim::Key> keys{
-        {.name = "hop", .target = &protocol.hop, .help = "", .required = true},
+        latency_key("hop", protocol.hop),
         {.name = "efficiency",
          .target = &protocol.efficiency,
          .help = "",
@@ -247,7 +274,7 @@ void read_point_to_point(Reader& reader, const Value& value, const std::string& 
     return sim::Key{.name = name, .target = &target, .help = "", .required = true, .least = least_share, .most = 1};
   };
   const std::vector<sim::Key> keys{
-      {.name = "latency", .target = &tuning.point_to_point_latency, .help = "", .required = true},
+      latency_key("latency", tuning.point_to_point_latency),
       share("intra_efficiency", tuning.point_to_point_intra_efficiency),
       share("inter_efficiency", tuning.point_to_point_inter_efficiency),
   };
@@ -258,7 +285,7 @@ void read_collectives(Reader& reader, const Value& value, const std::string& pat
   const Value* intra = nullptr;
   const Value* inter = nullptr;
   const Value* point_to_point = nullptr;
-  const std::vector<sim::Key> keys{{.name = "base", .target = &tuning.base, .help = "", .required = true}};
+  const std::vector<sim::Key> keys{latency_key("base", tuning.base)};
   const std::array<Section, 3> sections{
       {{"intra", &intra, true}, {"inter", &inter, true}, {"point_to_point", &point_to_point, true}}};
   reader.read(value, path, {.keys = keys, .sections = sections});
@@ -271,8 +298,8 @@ void read_link(Reader& reader, const Value& value, const std::string& path, topo
   sim::Choice kind{.value = "nvswitch", .choices = {"nvswitch"}};
   const std::vector<sim::Key> keys{
       {.name = "kind", .target = &kind, .help = ""},
-      {.name = "rate", .target = &node.link_rate, .help = "", .required = true, .least = 1},
-      {.name = "latency", .target = &node.link_latency, .help = "", .required = true},
+      rate_key("rate", node.link_rate),
+      latency_key("latency", node.link_latency),
   };
   reader.read(value, path, {.keys = keys});
 }
@@ -378,21 +405,21 @@ workloads::Accelerator read_accelerator(Reader& reader, const Catalog& catalog, 
       {.name = "name", .target = &accelerator.name, .help = ""},
       {.name = "description", .target = &accelerator.description, .help = ""},
       key("memory", &accelerator.memory, 1),
-      key("memory_bandwidth", &accelerator.memory_bandwidth, 1),
+      rate_key("memory_bandwidth", accelerator.memory_bandwidth),
       key("l2_cache", &accelerator.l2_cache, 0),
       key("sms", &accelerator.sms, 1, 1e6),
       key("memory_efficiency", &accelerator.memory_efficiency, least_share, 1),
       key("memory_half_size", &accelerator.memory_half_size, 0),
-      key("kernel_latency", &accelerator.kernel_latency, 0),
+      latency_key("kernel_latency", accelerator.kernel_latency),
   };
   const std::array<Section, 4> sections{
       {{"peak", &peak, true}, {"gemm", &gemm, true}, {"attention", &attention, true}, {"sources", &sources}}};
   const std::size_t before = reader.mistakes();
   reader.read(resolved->value, path, {.keys = keys, .sections = sections});
-  if (peak != nullptr) reader.read(*peak, join(path, "peak"), {.keys = per_precision(accelerator.peak, 1, 0)});
+  if (peak != nullptr) reader.read(*peak, join(path, "peak"), {.keys = per_precision(accelerator.peak, least_peak, most_peak)});
   if (gemm != nullptr) read_gemm(reader, *gemm, join(path, "gemm"), accelerator);
   if (attention != nullptr) read_attention(reader, *attention, join(path, "attention"), accelerator);
-  if (reader.mistakes() == before) check_precisions(reader, resolved->value, path, accelerator);
+  if (reader.mistakes() == before && !resolved->value.partial) check_precisions(reader, resolved->value, path, accelerator);
   return accelerator;
 }
 
@@ -411,8 +438,8 @@ NodeReading read_node(Reader& reader, const Catalog& catalog, const Value& value
       {.name = "description", .target = &node.description, .help = ""},
       {.name = "devices", .target = &node.devices, .help = "", .required = true, .least = 1, .most = 1024},
       {.name = "nics", .target = &node.nics, .help = "", .required = true, .least = 1, .most = 1024},
-      {.name = "nic_rate", .target = &node.nic_rate, .help = "", .required = true, .least = 1},
-      {.name = "nic_latency", .target = &node.nic_latency, .help = "", .required = true},
+      rate_key("nic_rate", node.nic_rate),
+      latency_key("nic_latency", node.nic_latency),
       {.name = "fabric", .target = &node.fabric, .help = "", .required = true},
   };
   const std::array<Section, 4> sections{{{"accelerator", &accelerator, true},
@@ -433,7 +460,11 @@ topology::FabricType read_fabric(Reader& reader, const Catalog& catalog, const V
   topology::FabricType fabric;
   const Value usual_name = make_scalar(usual, reader.location_of(path));
   Value described = value == nullptr ? usual_name : *value;
-  if (described.is_map() && described.find("kind") == nullptr && described.find("base") == nullptr)
+  const bool refines_usual =
+      described.is_map() && described.find("kind") == nullptr && described.find("base") == nullptr;
+  if (refines_usual && usual.empty())
+    make_partial(described);  // the node is wrong, and reported
+  else if (refines_usual)
     set(described, "base", usual_name);
   const std::optional<Resolved> resolved = resolve(reader, catalog, EntryKind::fabric, described, path);
   if (!resolved) return fabric;
@@ -445,9 +476,9 @@ topology::FabricType read_fabric(Reader& reader, const Catalog& catalog, const V
       {.name = "name", .target = &fabric.name, .help = ""},
       {.name = "description", .target = &fabric.description, .help = ""},
       {.name = "kind", .target = &kind, .help = "", .required = true},
-      {.name = "radix", .target = &fabric.radix, .help = "", .least = 2, .most = 1e6},
-      {.name = "oversubscription", .target = &fabric.oversubscription, .help = "", .least = 0.01, .most = 1000},
-      {.name = "switch_latency", .target = &fabric.switch_latency, .help = "", .required = true},
+      {.name = "radix", .target = &fabric.radix, .help = "", .least = 2, .most = 65536},
+      {.name = "oversubscription", .target = &fabric.oversubscription, .help = "", .least = 1, .most = 1000},
+      latency_key("switch_latency", fabric.switch_latency),
       {.name = "routing", .target = &routing, .help = ""},
   };
   const std::array<Section, 1> sections{{{"sources", &sources}}};
@@ -477,7 +508,7 @@ ModelReading read_model(Reader& reader, const Catalog& catalog, const Value& val
   if (model_keys.experts > 0 || model_keys.top_k > 0)
     reader.report_at(join(path, model_keys.experts > 0 ? "experts" : "top_k"),
                      "mixture-of-experts models are not supported yet");
-  if (reader.mistakes() == before) complete_model(reader, path, model_keys, result.model);
+  if (reader.mistakes() == before && !resolved->value.partial) complete_model(reader, path, model_keys, result.model);
   return result;
 }
 

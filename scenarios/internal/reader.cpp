@@ -27,10 +27,13 @@ std::string out_of_bounds(double number, const sim::Key& key, const Value& value
   return {};
 }
 
-// Quantities have no upper bound of their own: 10^15 is little for FLOP per second.
-std::string below_least(double count, const sim::Key& key, const Value& value) {
-  if (count >= key.least) return {};
-  return (key.least <= 1 ? "expected more than zero, got " : "expected more, got ") + describe(value);
+// `show` writes a bound in the unit of the value.
+template <class Show>
+std::string out_of_bounds(double count, const sim::Key& key, const Value& value, const Show& show) {
+  if (count >= key.least && count <= key.most) return {};
+  if (key.least == 1 && count < 1) return "expected more than zero, got " + describe(value);
+  return "expected between " + show(static_cast<std::int64_t>(key.least)) + " and " +
+         show(static_cast<std::int64_t>(key.most)) + ", got " + describe(value);
 }
 
 // Each `parse` puts the value into its target, or says what is wrong.
@@ -77,19 +80,23 @@ std::string parse(const Value& value, const sim::Key& /*key*/, sim::Choice& targ
 
 std::string parse(const Value& value, const sim::Key& key, sim::Bytes& target) {
   std::string error = take(parse_bytes(value.scalar), target);
-  return error.empty() ? below_least(static_cast<double>(target.count), key, value) : error;
+  const auto show = [](std::int64_t count) { return format_bytes({count}); };
+  return error.empty() ? out_of_bounds(static_cast<double>(target.count), key, value, show) : error;
 }
 std::string parse(const Value& value, const sim::Key& key, sim::BytesPerSecond& target) {
   std::string error = take(parse_bytes_per_second(value.scalar), target);
-  return error.empty() ? below_least(static_cast<double>(target.count), key, value) : error;
+  const auto show = [](std::int64_t count) { return format_rate(sim::BytesPerSecond{count}); };
+  return error.empty() ? out_of_bounds(static_cast<double>(target.count), key, value, show) : error;
 }
 std::string parse(const Value& value, const sim::Key& key, sim::FlopsPerSecond& target) {
   std::string error = take(parse_flops_per_second(value.scalar), target);
-  return error.empty() ? below_least(static_cast<double>(target.count), key, value) : error;
+  const auto show = [](std::int64_t count) { return format_rate(sim::FlopsPerSecond{count}); };
+  return error.empty() ? out_of_bounds(static_cast<double>(target.count), key, value, show) : error;
 }
 std::string parse(const Value& value, const sim::Key& key, sim::Duration& target) {
   std::string error = take(parse_duration(value.scalar), target);
-  return error.empty() ? below_least(static_cast<double>(target.count()), key, value) : error;
+  const auto show = [](std::int64_t count) { return format_duration(sim::Duration{count}); };
+  return error.empty() ? out_of_bounds(static_cast<double>(target.count()), key, value, show) : error;
 }
 
 template <class T>
@@ -185,7 +192,7 @@ void Reader::read(const Value& map, const std::string& path, const Fields& field
   const Location named = location_of(path);  // the line of the key, where the map itself begins one line below
   const Location& where = named.file == map.where.file ? named : map.where;
   const auto require = [&](std::string_view name, bool required) {
-    if (required && !seen.contains(name)) report(where, "missing key '" + join(path, name) + "'");
+    if (required && !map.partial && !seen.contains(name)) report(where, "missing key '" + join(path, name) + "'");
   };
   for (const sim::Key& key : fields.keys) require(key.name, key.required);
   for (const Section& section : fields.sections) require(section.name, section.required);
@@ -229,6 +236,10 @@ bool Reader::report_later(const Entry& entry, const std::string& path, const Fie
 
 void Reader::report(Location where, std::string message) {
   diagnostics_.push_back({.where = std::move(where), .message = std::move(message)});
+}
+
+void Reader::report(const ScenarioError& error) {
+  diagnostics_.insert(diagnostics_.end(), error.diagnostics().begin(), error.diagnostics().end());
 }
 
 void Reader::report_at(const std::string& path, const std::string& message) {

@@ -41,6 +41,7 @@ class Reader {
   void read(const Value& map, std::span<const sim::Key> keys) { read(map, "", {.keys = keys}); }
 
   void report(Location where, std::string message);
+  void report(const ScenarioError& error);  // all that it holds
   // At the key, or the nearest key around it that was given: "strategy.tensor: message".
   void report_at(const std::string& path, const std::string& message);
 

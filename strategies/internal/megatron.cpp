@@ -4,7 +4,7 @@
 #include <array>
 #include <numeric>
 
-#include "strategies/internal/common.hpp"
+#include "strategies/internal/checks.hpp"
 
 namespace trainyard::strategies {
 namespace {

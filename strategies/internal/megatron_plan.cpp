@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "strategies/collectives.hpp"
-#include "strategies/internal/common.hpp"
+#include "strategies/internal/checks.hpp"
 #include "strategies/internal/host_profile.hpp"
 #include "strategies/internal/layer_ops.hpp"
 #include "strategies/internal/megatron.hpp"
@@ -35,6 +35,7 @@ class Planner {
         micro_batches_(job.training.global_batch / (data_ * micro_batch_)),
         chunks_(options.chunks()),
         positions_(options.pipeline * chunks_),
+        vocab_(padded_vocabulary(job.model.vocab, 128 * options.tensor)),
         host_(eager_host()),
         costs_(job.accelerator),
         gradients_(gradient_precision(job.training, usual_gradients(job.training.precision))),
@@ -68,6 +69,7 @@ class Planner {
   bool fuses_accumulation() const { return options_.gradient_accumulation_fusion.value_or(recent_software()); }
   bool embedding_is_shared() const { return job_.model.tied_embeddings && options_.pipeline > 1; }
   bool sequence_parallel() const { return options_.sequence_parallel && options_.tensor > 1; }
+  bool gathers_in_forward() const { return options_.overlap_param_gather && data_ > 1; }
   // Non-interleaved schedules wait for every transfer; interleaved ones overlap them (overlap_p2p_comm).
   bool overlaps_transfers() const { return chunks_ > 1; }
 
@@ -82,8 +84,11 @@ class Planner {
   void write_blocking(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
   void write_overlapped(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
   void write_action(sim::Program& program, const Stage& stage, const PipelineAction& action);
-  void write_gradient_buckets(sim::Program& program, const Stage& stage, const PipelineAction& action,
-                              std::int64_t layers_done);
+  std::vector<std::int64_t> bucket_layers(const Stage& stage, std::size_t chunk) const;
+  std::int64_t bucket_parameters(const Stage& stage, std::size_t chunk, std::size_t index) const;
+  std::vector<std::int64_t> gathered_buckets(const Stage& stage) const;
+  void write_parameter_gather(BlockWriter& block, const std::vector<std::int64_t>& buckets, std::size_t index);
+  sim::BlockId await_parameters(const std::vector<std::int64_t>& buckets, std::size_t index);
   void write_transfers(sim::Program& program, const std::optional<PipelineAction>& done,
                        const std::optional<PipelineAction>& next, const Stage& stage);
   void write_step_start(sim::Program& program, const Stage& stage);
@@ -111,6 +116,7 @@ class Planner {
   std::int64_t micro_batches_;
   std::int64_t chunks_;
   std::int64_t positions_;
+  std::int64_t vocab_;  // padded
   HostProfile host_;
   workloads::KernelCosts costs_;
   Precision gradients_;
@@ -129,6 +135,9 @@ class Planner {
   LayerBlocks layer_, embedding_, head_;
   std::array<OverlappedTransfers, 2> transfers_{};  // of activations, of gradients
   std::map<std::int64_t, sim::BlockId> reduce_blocks_;
+  std::vector<sim::EventRef> gathered_;  // one per bucket of the stage with most of them
+  std::vector<std::int64_t> gathers_;    // parameters of each bucket of the stage that is being written
+  std::size_t next_gather_ = 0;
   std::map<std::pair<int, int>, sim::BlockId> transfer_blocks_;  // (sent, received)
 };
 
@@ -137,13 +146,13 @@ void Planner::expand_model() {
                                .sequence = job_.training.sequence,
                                .tensor = options_.tensor,
                                .sequence_parallel = sequence_parallel()};
-  const std::int64_t vocab = padded_vocabulary(job_.model.vocab, 128 * options_.tensor);
   workloads::KernelStyle style = workloads::fused_style();
-  // Vocabulary-parallel cross entropy casts to 32 bits, subtracts the maximum, exponentiates and sums in kernels of
-  // its own (megatron/core/tensor_parallel/cross_entropy.py): 2+4, 4, 4+4, 4+4, 4; backward scales and casts 4+4, 4+2.
-  style.loss_bytes_per_logit = 44;
+  // Vocabulary-parallel cross entropy casts to 32 bits, subtracts the maximum, exponentiates and sums in kernels of its
+  // own; backward scales and casts (megatron/core/tensor_parallel/cross_entropy.py).
+  style.loss_forward_bytes = 2 + 4 + 4 + (4 + 4) + (4 + 4) + 4;
+  style.loss_backward_bytes = (4 + 4) + (4 + 2);
   if (fuses_accumulation()) style.weight_gradient_bytes = 2 * state_.gradient;
-  model_ = workloads::expand(job_.model, job_.training, shard, vocab, style, costs_);
+  model_ = workloads::expand(job_.model, job_.training, shard, vocab_, style, costs_);
 }
 
 void Planner::place_layers() {
@@ -162,8 +171,7 @@ void Planner::place_layers() {
   }
   stages_.front().parameters += model_.embedding.parameters;
   stages_.back().parameters += model_.head.parameters;
-  const std::int64_t vocab = padded_vocabulary(job_.model.vocab, 128 * options_.tensor);
-  if (embedding_is_shared()) stages_.back().parameters += vocab / options_.tensor * job_.model.hidden;
+  if (embedding_is_shared()) stages_.back().parameters += vocab_ / options_.tensor * job_.model.hidden;
 }
 
 void Planner::make_streams_and_slots() {
@@ -253,27 +261,63 @@ sim::BlockId Planner::reduce_block(std::int64_t parameters) {
   return reduce_blocks_[parameters] = block.finish();
 }
 
-// The gradients of a chunk are ready in its last backward pass. Buckets form on the first stage's first chunk only;
-// elsewhere one bucket per chunk, since it is off the critical path (megatron/core/distributed).
-void Planner::write_gradient_buckets(sim::Program& program, const Stage& stage, const PipelineAction& action,
-                                     std::int64_t layers_done) {
-  const auto chunk = static_cast<std::size_t>(action.chunk);
-  const std::int64_t layers = stage.layers[chunk];
-  const std::int64_t bucket =
-      options_.ddp_bucket_size > 0 ? options_.ddp_bucket_size : std::max<std::int64_t>(40'000'000, 1'000'000 * data_);
-  const bool bucketed = stage.index == 0 && action.chunk == 0;
-  const bool finished = layers_done == layers;
-  std::int64_t per_bucket = std::max<std::int64_t>(1, layers);
-  if (bucketed)
-    per_bucket = std::max<std::int64_t>(1, (bucket + model_.layer.parameters - 1) / model_.layer.parameters);
-  if (!finished && layers_done % per_bucket != 0) return;
-  std::int64_t ready = (finished && layers % per_bucket != 0 ? layers % per_bucket : std::min(per_bucket, layers)) *
-                       model_.layer.parameters;
-  if (finished && first(stage.index, action.chunk)) ready += model_.embedding.parameters;
-  if (finished && last(stage.index, action.chunk)) ready += model_.head.parameters;
-  if (finished && embedding_is_shared() && last(stage.index, action.chunk))
-    ready += padded_vocabulary(job_.model.vocab, 128 * options_.tensor) / options_.tensor * job_.model.hidden;
-  if (ready > 0) program.calls.push_back({.block = reduce_block(ready)});
+// Layers of each bucket of a chunk, in the order of its backward pass. Buckets form on the first stage's first chunk
+// only; elsewhere one bucket per chunk, since it is off the critical path (megatron/core/distributed).
+std::vector<std::int64_t> Planner::bucket_layers(const Stage& stage, std::size_t chunk) const {
+  std::int64_t left = stage.layers[chunk];
+  std::int64_t per_bucket = std::max<std::int64_t>(1, left);
+  if (stage.index == 0 && chunk == 0) {
+    const std::int64_t size =
+        options_.ddp_bucket_size > 0 ? options_.ddp_bucket_size : std::max<std::int64_t>(40'000'000, 1'000'000 * data_);
+    per_bucket = std::max<std::int64_t>(1, (size + model_.layer.parameters - 1) / model_.layer.parameters);
+  }
+  std::vector<std::int64_t> buckets;
+  do {
+    buckets.push_back(std::min(per_bucket, left));
+    left -= buckets.back();
+  } while (left > 0);
+  return buckets;
+}
+
+// Of bucket `index` in the order of the backward pass, on this rank: the last one also holds the embedding, the first
+// one the head.
+std::int64_t Planner::bucket_parameters(const Stage& stage, std::size_t chunk, std::size_t index) const {
+  const std::vector<std::int64_t> buckets = bucket_layers(stage, chunk);
+  const auto position = static_cast<std::int64_t>(chunk);
+  std::int64_t parameters = buckets[index] * model_.layer.parameters;
+  if (index + 1 == buckets.size() && first(stage.index, position)) parameters += model_.embedding.parameters;
+  if (index == 0 && last(stage.index, position)) {
+    parameters += model_.head.parameters;
+    if (embedding_is_shared()) parameters += vocab_ / options_.tensor * job_.model.hidden;
+  }
+  return parameters;
+}
+
+// All gathers of the step, in the order in which forward passes need them.
+std::vector<std::int64_t> Planner::gathered_buckets(const Stage& stage) const {
+  std::vector<std::int64_t> buckets;
+  for (std::size_t chunk = 0; chunk < stage.layers.size(); ++chunk)
+    for (std::size_t index = bucket_layers(stage, chunk).size(); index-- > 0;)
+      buckets.push_back(bucket_parameters(stage, chunk, index));
+  return buckets;
+}
+
+// Posts the gather of bucket `index`, if there is one.
+void Planner::write_parameter_gather(BlockWriter& block, const std::vector<std::int64_t>& buckets, std::size_t index) {
+  if (index >= buckets.size()) return;
+  while (gathered_.size() <= index) gathered_.push_back(builder_.event());
+  block.communicate(
+      data_stream_,
+      builder_.call(data_slot_, CollectiveKind::all_gather, Bytes{buckets[index] * state_.parameter}, Purpose::data),
+      sim::set_of(sim::compute_stream), {}, gathered_[index]);
+}
+
+// Waiting for a bucket sends for the next one.
+sim::BlockId Planner::await_parameters(const std::vector<std::int64_t>& buckets, std::size_t index) {
+  BlockWriter block = builder_.block("await parameters", host_.forward);
+  write_parameter_gather(block, buckets, index + 1);
+  block.wait_for(gathered_[index]);
+  return block.finish();
 }
 
 void Planner::write_action(sim::Program& program, const Stage& stage, const PipelineAction& action) {
@@ -285,21 +329,46 @@ void Planner::write_action(sim::Program& program, const Stage& stage, const Pipe
   const std::int64_t from = stage.first_layer[chunk];
   const std::int64_t count = stage.layers[chunk];
   if (action.kind == PipelineAction::Kind::forward) {
+    std::vector<std::int64_t> starts;  // layers, within the chunk, before which a bucket must have arrived
+    if (gathers_in_forward() && action.micro_batch == 0) {
+      std::vector<std::int64_t> buckets = bucket_layers(stage, chunk);
+      for (std::int64_t start = 0; !buckets.empty(); buckets.pop_back()) {
+        starts.push_back(start);
+        start += buckets.back();
+      }
+    }
+    const auto await = [&](std::int64_t layer) {
+      if (std::ranges::find(starts, layer) != starts.end()) call(await_parameters(gathers_, next_gather_++), -1);
+    };
+    await(0);
     if (first(stage.index, action.chunk)) call(embedding_.forward, -1);
-    for (std::int64_t i = 0; i < count; ++i) call(layer_.forward, from + i);
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (i > 0) await(i);
+      call(layer_.forward, from + i);
+    }
     if (last(stage.index, action.chunk)) call(head_.forward, -1);
     return;
   }
   // Micro-batch m - 1 is the last to go backward, except under GPipe, which goes through them in reverse.
   const std::int64_t final_micro_batch = options_.schedule_kind() == ScheduleKind::gpipe ? 0 : micro_batches_ - 1;
   const bool reduces = options_.overlap_grad_reduce && data_ > 1 && action.micro_batch == final_micro_batch;
+  const std::vector<std::int64_t> buckets = bucket_layers(stage, chunk);
+  std::size_t bucket = 0;
+  std::int64_t left = buckets.front();
+  const auto reduce = [&] {
+    if (!reduces) return;
+    const std::int64_t parameters = bucket_parameters(stage, chunk, bucket);
+    if (parameters > 0) program.calls.push_back({.block = reduce_block(parameters)});
+  };
   if (last(stage.index, action.chunk)) call(head_.backward, -1);
   for (std::int64_t i = 0; i < count; ++i) {
     call(layer_.backward, from + count - 1 - i);
-    if (reduces && i + 1 < count) write_gradient_buckets(program, stage, action, i + 1);
+    if (--left > 0 || bucket + 1 == buckets.size()) continue;
+    reduce();
+    left = buckets[++bucket];
   }
   if (first(stage.index, action.chunk)) call(embedding_.backward, -1);
-  if (reduces) write_gradient_buckets(program, stage, action, count);
+  reduce();
 }
 
 // Between two actions: hand on what the first produced, and fetch what the second needs.
@@ -406,18 +475,14 @@ void Planner::make_overlapped_transfers() {
   }
 }
 
-// overlap_param_gather: the parameters of bucket i + 1 are gathered while the forward pass computes with bucket i. The
-// first gather is exposed; later ones hide behind the first micro-batch of their chunk.
+// overlap_param_gather: parameters that the step before updated are gathered while forward passes go on. Only the first
+// gather is exposed; each bucket that is waited for sends for the next.
 void Planner::write_step_start(sim::Program& program, const Stage& stage) {
-  if (!options_.overlap_param_gather || data_ == 1) return;
+  if (!gathers_in_forward()) return;
+  gathers_ = gathered_buckets(stage);
+  next_gather_ = 0;
   BlockWriter block = builder_.block("gather parameters", host_.forward);
-  const auto gather = [&](std::int64_t parameters) {
-    return builder_.call(data_slot_, CollectiveKind::all_gather, Bytes{parameters * state_.parameter}, Purpose::data);
-  };
-  const std::int64_t first_chunk =
-      stage.layers.front() * model_.layer.parameters + (stage.index == 0 ? model_.embedding.parameters : 0);
-  if (first_chunk > 0) block.blocking(data_stream_, gather(first_chunk));
-  if (stage.parameters > first_chunk) block.communicate(data_stream_, gather(stage.parameters - first_chunk));
+  write_parameter_gather(block, gathers_, 0);
   program.calls.push_back({.block = block.finish()});
 }
 
@@ -444,13 +509,13 @@ void Planner::write_step_end(sim::Program& program, const Stage& stage) {
     block.blocking(tensor_stream_, builder_.call(tensor_slot_, CollectiveKind::all_reduce, norms, Purpose::tensor));
   }
   if (embedding_is_shared() && (stage.index == 0 || stage.index == options_.pipeline - 1)) {
-    const std::int64_t rows = padded_vocabulary(job_.model.vocab, 128 * options_.tensor) / options_.tensor;
+    const std::int64_t rows = vocab_ / options_.tensor;
     const Bytes matrix{rows * job_.model.hidden * state_.gradient};
     block.blocking(model_stream_,
                    builder_.call(embedding_slot_, CollectiveKind::all_reduce, matrix, Purpose::pipeline));
   }
   const std::int64_t owned = options_.distributed_optimizer ? (stage.parameters + data_ - 1) / data_ : stage.parameters;
-  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, owned, costs_);
+  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(state_, owned, costs_);
   block.compute({kernels.data(), 1});
   if (options_.tensor * options_.pipeline > 1 || (options_.distributed_optimizer && data_ > 1))
     block.blocking(model_stream_, builder_.call(model_slot_, CollectiveKind::all_reduce, Bytes{4},

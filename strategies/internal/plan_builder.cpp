@@ -62,7 +62,8 @@ BlockWriter& BlockWriter::host_wait(sim::StreamSet streams) {
 sim::BlockId BlockWriter::finish() { return builder_.plan().blocks.add(std::move(block_)); }
 
 sim::KernelId PlanBuilder::kernel(const sim::Kernel& kernel) {
-  const auto key = std::make_tuple(kernel.name, kernel.duration.count(), kernel.model_flops.count, kernel.bytes.count);
+  const auto key = std::make_tuple(kernel.name, kernel.kind, kernel.duration.count(), kernel.flops.count,
+                                   kernel.model_flops.count, kernel.bytes.count);
   const auto known = kernels_.find(key);
   if (known != kernels_.end()) return known->second;
   return kernels_[key] = plan_.kernels.add(kernel);

@@ -39,7 +39,6 @@ class BlockWriter {
   BlockWriter& host_work(sim::Duration duration);
   BlockWriter& host_wait(sim::StreamSet streams);
 
-  bool empty() const { return block_.ops.empty(); }
   sim::BlockId finish();
 
  private:
@@ -65,7 +64,8 @@ class PlanBuilder {
 
  private:
   sim::Plan plan_;
-  std::map<std::tuple<std::string, std::int64_t, std::int64_t, std::int64_t>, sim::KernelId> kernels_;
+  using KernelKey = std::tuple<std::string, sim::KernelClass, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
+  std::map<KernelKey, sim::KernelId> kernels_;
   std::map<sim::Call, sim::CallId> calls_;
 };
 

@@ -1,10 +1,11 @@
 #include "strategies/internal/pytorch_ddp.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "strategies/collectives.hpp"
 #include "strategies/ddp_buckets.hpp"
-#include "strategies/internal/common.hpp"
+#include "strategies/internal/checks.hpp"
 #include "strategies/internal/groups.hpp"
 #include "strategies/internal/host_profile.hpp"
 #include "strategies/internal/layer_ops.hpp"
@@ -43,6 +44,7 @@ class Planner {
 
   bool mixed() const { return workloads::activation_bytes(job_.training.precision) == 2; }
   void write_program();
+  std::int64_t cast_parameters(const Part& part) const;
   sim::BlockId forward_block(const Part& part);
   sim::BlockId backward_block(const Part& part, bool reduces);
   void reduce_ready(BlockWriter& block, std::int64_t parameters);
@@ -68,15 +70,25 @@ class Planner {
   Bytes ready_{};  // gradient bytes not yet in a launched bucket
 };
 
+std::int64_t Planner::cast_parameters(const Part& part) const {
+  if (!mixed()) return 0;
+  std::int64_t sum = 0;
+  for (const workloads::Operator& op : part.layer->operators)
+    if (op.role == workloads::Role::column_linear || op.role == workloads::Role::row_linear) sum += op.parameters;
+  // A tied head has no parameters of its own, but uses the embedding's matrix.
+  if (part.layer == &model_.head && job_.model.tied_embeddings) sum += job_.model.vocab * job_.model.hidden;
+  return sum;
+}
+
 sim::BlockId Planner::forward_block(const Part& part) {
   BlockWriter block = builder_.block("forward " + part.name, host_.forward);
   const auto recompute = part.recomputed ? job_.training.recompute : workloads::Recompute::none;
   block.memory(MemoryPurpose::activations, part.layer->saved_bytes(recompute, true));
-  // Autocast casts 32-bit weights to 16 bits once per forward pass and keeps them for backward.
-  if (mixed() && part.layer->parameters > 0) {
-    const sim::Kernel cast = costs_.memory_bound("cast weights", Bytes{part.layer->parameters * 6});
-    block.compute({&cast, 1});
-    block.memory(MemoryPurpose::buffers, Bytes{part.layer->parameters * 2});
+  // Autocast casts the 32-bit weights of linear layers to 16 bits once per forward pass and keeps them for backward.
+  if (const std::int64_t cast = cast_parameters(part); cast > 0) {
+    const sim::Kernel kernel = costs_.memory_bound("cast weights", Bytes{cast * 6});
+    block.compute({&kernel, 1});
+    block.memory(MemoryPurpose::buffers, Bytes{cast * 2});
   }
   write_forward(block, *part.layer, std::nullopt);
   return block.finish();
@@ -106,7 +118,7 @@ sim::BlockId Planner::backward_block(const Part& part, bool reduces) {
     if (parameters == 0) return;
     // 16-bit weight gradients are cast to 32 bits and accumulated; without views they are also copied into the bucket.
     std::int64_t traffic = mixed() ? 6 : 0;
-    if (micro_batches_ > 1) traffic += 8;
+    if (micro_batches_ > 1) traffic += 12;  // read the fresh and the accumulated one, write
     if (reduces && data_ > 1 && !options_.gradient_as_bucket_view) traffic += 8;
     if (traffic > 0) {
       const sim::Kernel copy = costs_.memory_bound("accumulate gradients", Bytes{parameters * traffic});
@@ -116,7 +128,7 @@ sim::BlockId Planner::backward_block(const Part& part, bool reduces) {
   };
   write_backward(block, *part.layer, std::nullopt, after);
   block.memory(MemoryPurpose::activations, -(std::max(everything, kept) + workspace));
-  if (mixed()) block.memory(MemoryPurpose::buffers, Bytes{-part.layer->parameters * 2});
+  block.memory(MemoryPurpose::buffers, Bytes{-cast_parameters(part) * 2});
   return block.finish();
 }
 
@@ -128,7 +140,7 @@ sim::BlockId Planner::step_end() {
                       builder_.call(slot_, CollectiveKind::all_reduce, Bytes{4 * tensors}, sim::Purpose::data));
   }
   block.wait_for(sim::set_of(stream_));
-  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, parameters_, costs_);
+  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(state_, parameters_, costs_);
   block.compute(kernels);
   block.host_wait(sim::set_of(sim::compute_stream)).host_work(host_.step);
   return block.finish();

@@ -4,7 +4,7 @@
 #include <charconv>
 
 #include "strategies/collectives.hpp"
-#include "strategies/internal/common.hpp"
+#include "strategies/internal/checks.hpp"
 #include "strategies/internal/groups.hpp"
 #include "strategies/internal/host_profile.hpp"
 #include "strategies/internal/layer_ops.hpp"
@@ -67,14 +67,15 @@ class Planner {
  private:
   bool gathers() const { return shards_ > 1; }
   bool gathers_again() const { return gathers() && reshard_.frees; }
+  sim::SlotId again_slot() const { return reshard_.group > 0 ? reshard_slot_ : shard_slot_; }
   std::int64_t root_parameters() const { return model_.embedding.parameters + model_.head.parameters; }
   sim::Kernel kernel(const std::string& name, std::int64_t bytes) const {
     return costs_.memory_bound(name, Bytes{bytes});
   }
 
   void make_streams();
-  void write_gather(BlockWriter& block, std::int64_t parameters, sim::SlotId slot, std::vector<EventRef> waits,
-                    EventRef records);
+  void write_gather(BlockWriter& block, std::int64_t parameters, sim::SlotId slot, sim::StreamSet after,
+                    std::vector<EventRef> waits, EventRef records);
   void write_arrival(BlockWriter& block, std::int64_t parameters);
   void write_reduce(BlockWriter& block, std::int64_t parameters);
   sim::BlockId root_forward();
@@ -117,12 +118,12 @@ void Planner::make_streams() {
 }
 
 // The shard is cast into the gather's input, then gathered.
-void Planner::write_gather(BlockWriter& block, std::int64_t parameters, sim::SlotId slot, std::vector<EventRef> waits,
-                           EventRef records) {
+void Planner::write_gather(BlockWriter& block, std::int64_t parameters, sim::SlotId slot, sim::StreamSet after,
+                           std::vector<EventRef> waits, EventRef records) {
   block.memory(MemoryPurpose::buffers, Bytes{parameters * gather_bytes_});
   const sim::CallId call =
       builder_.call(slot, CollectiveKind::all_gather, Bytes{parameters * gather_bytes_}, sim::Purpose::data);
-  block.side_kernel(copy_in_, kernel("copy in", parameters / shards_ * (4 + gather_bytes_)), 0);
+  block.side_kernel(copy_in_, kernel("copy in", parameters / shards_ * (4 + gather_bytes_)), after);
   block.communicate(all_gather_, call, sim::set_of(copy_in_), std::move(waits), records);
 }
 
@@ -153,14 +154,10 @@ void Planner::write_reduce(BlockWriter& block, std::int64_t parameters) {
 sim::BlockId Planner::root_forward() {
   BlockWriter block = builder_.block("forward embedding", host_.forward);
   if (gathers()) {
-    block.side_kernel(copy_in_, kernel("copy in", root_parameters() / shards_ * (4 + gather_bytes_)),
-                      sim::set_of(sim::compute_stream));
-    block.memory(MemoryPurpose::buffers, Bytes{root_parameters() * gather_bytes_});
-    block.communicate(all_gather_,
-                      builder_.call(shard_slot_, CollectiveKind::all_gather, Bytes{root_parameters() * gather_bytes_},
-                                    sim::Purpose::data),
-                      sim::set_of(copy_in_), {}, gathered);
+    write_gather(block, root_parameters(), shard_slot_, sim::set_of(sim::compute_stream), {}, gathered);
     write_arrival(block, root_parameters());
+    // While a layer computes with its parameters, those of the next arrive: forward holds two gathered layers.
+    block.memory(MemoryPurpose::buffers, Bytes{model_.layer.parameters * gather_bytes_});
   }
   block.memory(MemoryPurpose::activations, model_.embedding.saved_bytes(workloads::Recompute::none, true));
   write_forward(block, model_.embedding, std::nullopt);
@@ -172,7 +169,7 @@ sim::BlockId Planner::layer_forward() {
   BlockWriter block = builder_.block("forward layer", host_.forward);
   const std::int64_t parameters = model_.layer.parameters;
   if (gathers()) {
-    write_gather(block, parameters, shard_slot_, {neighbour_copied}, gathered);
+    write_gather(block, parameters, shard_slot_, 0, {neighbour_copied}, gathered);
     write_arrival(block, parameters);
   }
   block.memory(MemoryPurpose::activations, model_.layer.saved_bytes(job_.training.recompute, true));
@@ -186,18 +183,21 @@ sim::BlockId Planner::layer_forward() {
 
 sim::BlockId Planner::head_forward() {
   BlockWriter block = builder_.block("forward head", host_.forward);
+  if (gathers()) block.memory(MemoryPurpose::buffers, Bytes{-model_.layer.parameters * gather_bytes_});
   block.memory(MemoryPurpose::activations, model_.head.saved_bytes(workloads::Recompute::none, true));
   write_forward(block, model_.head, std::nullopt);
   return block.finish();
 }
 
-// Before the root's backward the last layer is fetched again.
+// Before the root's backward the last layer is fetched again, once its forward pass has let go of it.
 sim::BlockId Planner::head_backward() {
   BlockWriter block = builder_.block("backward head", host_.backward);
   if (gathers_again())
-    write_gather(block, model_.layer.parameters, reshard_.group > 0 ? reshard_slot_ : shard_slot_, {}, gathered);
+    write_gather(block, model_.layer.parameters, again_slot(), sim::set_of(sim::compute_stream), {}, gathered);
   const Bytes workspace = backward_workspace(model_.head);
   block.memory(MemoryPurpose::activations, workspace);
+  // Gradients of the root unit stay whole until all of them are there.
+  block.memory(MemoryPurpose::gradients, Bytes{model_.head.parameters * gather_bytes_});
   write_backward(block, model_.head, std::nullopt);
   block.memory(MemoryPurpose::activations, -(model_.head.saved_bytes(workloads::Recompute::none, true) + workspace));
   return block.finish();
@@ -208,8 +208,7 @@ sim::BlockId Planner::layer_backward(bool prefetches) {
   const std::int64_t parameters = model_.layer.parameters;
   if (gathers_again()) {
     write_arrival(block, parameters);
-    if (prefetches)
-      write_gather(block, parameters, reshard_.group > 0 ? reshard_slot_ : shard_slot_, {copied}, neighbour_gathered);
+    if (prefetches) write_gather(block, parameters, again_slot(), 0, {copied}, neighbour_gathered);
   }
   const Bytes kept = model_.layer.saved_bytes(job_.training.recompute, true);
   const Bytes everything = model_.layer.saved_bytes(workloads::Recompute::none, true);
@@ -229,9 +228,11 @@ sim::BlockId Planner::layer_backward(bool prefetches) {
 
 sim::BlockId Planner::root_backward() {
   BlockWriter block = builder_.block("backward embedding", host_.backward);
+  block.memory(MemoryPurpose::gradients, Bytes{model_.embedding.parameters * gather_bytes_});
   write_backward(block, model_.embedding, std::nullopt);
   block.memory(MemoryPurpose::activations, -model_.embedding.saved_bytes(workloads::Recompute::none, true));
   write_reduce(block, root_parameters());
+  block.memory(MemoryPurpose::gradients, Bytes{-root_parameters() * gather_bytes_});
   if (gathers()) block.memory(MemoryPurpose::buffers, Bytes{-root_parameters() * gather_bytes_});
   return block.finish();
 }
@@ -240,7 +241,7 @@ sim::BlockId Planner::step_end() {
   BlockWriter block = builder_.block("optimizer step", host_.backward);
   block.wait_for(static_cast<sim::StreamSet>(sim::set_of(reduce_scatter_) | sim::set_of(all_reduce_)));
   const std::int64_t owned = (workloads::parameters(job_.model) + shards_ - 1) / shards_;
-  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, owned, costs_);
+  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(state_, owned, costs_);
   block.compute({kernels.data(), 1});
   if (gathers())
     block.blocking(reduce_scatter_,
@@ -260,9 +261,6 @@ void Planner::write_program() {
   resident(MemoryPurpose::parameters, state_.parameter);
   resident(MemoryPurpose::gradients, state_.gradient);
   resident(MemoryPurpose::optimizer, state_.moments);
-  // While a layer computes with its parameters, those of the next arrive: two gathered layers, one of them for good.
-  if (gathers())
-    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{model_.layer.parameters * gather_bytes_};
 
   const sim::BlockId embedding = root_forward();
   const sim::BlockId forward = layer_forward();
@@ -271,6 +269,9 @@ void Planner::write_program() {
   const sim::BlockId backward = layer_backward(true);
   const sim::BlockId backward_first = layer_backward(false);
   const sim::BlockId embedding_back = root_backward();
+  // The packed gradients of a unit are being reduced while the next one is computed.
+  if (gathers())
+    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{model_.layer.parameters * reduce_bytes_};
   const std::int64_t layers = job_.model.layers;
   for (std::int64_t m = 0; m < micro_batches_; ++m) {
     const auto call = [&](sim::BlockId block, std::int64_t layer, std::int64_t unit) {

@@ -266,5 +266,20 @@ TEST_F(MegatronLm, TiedEmbeddingsAreReducedBetweenTheFirstAndTheLastStage) {
   expect_bytes(reduced.wire_bytes, reduced.bytes);
 }
 
+constexpr std::size_t exposed_data = sim::kernel_classes + static_cast<std::size_t>(Purpose::data);
+
+TEST_F(MegatronLm, OverlappedParameterGathersHideBehindTheForwardPass) {
+  const std::vector<std::string> sharded{"strategy.distributed_optimizer=true", "strategy.overlap_grad_reduce=true"};
+  std::vector<std::string> overlapped = sharded;
+  overlapped.emplace_back("strategy.overlap_param_gather=true");
+  const Result exposed = simulated(sharded);
+  const Result behind = simulated(overlapped);
+  // The same bytes; of the time, only the first bucket's stays.
+  EXPECT_EQ(data_wire(exposed, CollectiveKind::all_gather), data_wire(behind, CollectiveKind::all_gather));
+  const double gathers = row(exposed, Purpose::data, CollectiveKind::all_gather).exposed_s;
+  EXPECT_LT(behind.breakdown_s.at(exposed_data), exposed.breakdown_s.at(exposed_data) - 0.5 * gathers);
+  EXPECT_LT(behind.step_time_s, exposed.step_time_s);
+}
+
 }  // namespace
 }  // namespace trainyard

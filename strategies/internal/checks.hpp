@@ -1,4 +1,4 @@
-// What several frameworks share: batches, the epilogue of a step, checks of divisibility.
+// What several frameworks check and choose alike: batches, divisibility, padding, the type of gradients.
 #pragma once
 
 #include <string>
@@ -20,7 +20,7 @@ std::int64_t nearest_divisor(std::int64_t number, std::int64_t wanted);
 void require_divides(std::vector<Problem>& problems, std::string key, std::int64_t divisor, std::int64_t number,
                      const std::string& what);
 
-// The vocabulary padded so that tensor-parallel parts are multiples of `multiple`.
+// The vocabulary padded to a multiple of `multiple`.
 std::int64_t padded_vocabulary(std::int64_t vocab, std::int64_t multiple);
 
 // Twice the largest operator output of a layer: what backward needs for gradients of activations as it goes.
@@ -29,7 +29,7 @@ sim::Bytes backward_workspace(const workloads::Layer& layer);
 // Gradient type of the reduction: what the scenario says, else `usual`.
 workloads::Precision gradient_precision(const workloads::Training& training, workloads::Precision usual);
 
-// Micro-batches per rank, and what is wrong with the batch otherwise. Absent micro batch: `usual`.
+// What is wrong with a global batch that ranks and micro batches do not divide, or that has too many passes.
 std::vector<Problem> check_batch(const Job& job, std::int64_t data, std::int64_t micro_batch);
 
 }  // namespace trainyard::strategies

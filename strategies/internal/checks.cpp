@@ -1,4 +1,4 @@
-#include "strategies/internal/common.hpp"
+#include "strategies/internal/checks.hpp"
 
 #include <algorithm>
 #include <cstdlib>
