@@ -278,8 +278,6 @@ void TraceWriter::write_slice(const OpRecord& record) {
   end();
 }
 
-// An arrow leaves when the transfer begins and arrives half-way through it: inside both slices, and later than it left,
-// which Perfetto asks for.
 // "forward" and "backward" of a micro-batch, else the block's name: what a diagram of the schedule is drawn with.
 std::string_view TraceWriter::phase_of(const OpRecord& record) const {
   const std::string_view block = plan_.blocks[record.block].name;
@@ -317,6 +315,8 @@ void TraceWriter::write_phase(std::span<const std::uint32_t> indices) {
   end();
 }
 
+// An arrow leaves when the transfer begins and arrives half-way through it: inside both slices, and later than it left,
+// which Perfetto asks for.
 void TraceWriter::write_arrow_end(const OpRecord& record, const ArrowEnd& arrow_end) {
   const std::int64_t transfer = ticks(record.transfer);
   const std::int64_t half = (ticks(record.end) - transfer) / 2;

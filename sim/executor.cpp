@@ -523,7 +523,7 @@ bool Executor::run_step() {
   return true;
 }
 
-// Everything that the next step can see of this one.
+// What the next step begins with. Events and communicators hold ends of streams, so these tell of them too.
 std::vector<std::int64_t> Executor::state() const {
   std::vector<std::int64_t> result;
   result.reserve(tails_.size() + ranks_.size());

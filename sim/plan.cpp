@@ -40,7 +40,7 @@ CommunicatorId CommunicatorTable::add(const std::vector<RankId>& members, const 
 
 namespace {
 
-// The memory changes of one block: net change per purpose, and whether a peak can lie inside is left to the walk.
+// Running totals over a program, and the highest so far.
 struct MemoryWalk {
   std::array<Bytes, memory_purposes> now{};
   Bytes total{};

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <map>
-#include <set>
-#include <tuple>
 
 namespace trainyard::strategies {
 namespace {
@@ -132,7 +130,7 @@ sim::CommunicationCost point_to_point(const topology::CollectiveTuning& tuning, 
   const bool inside = shape.nodes == 1;
   const double efficiency = inside ? tuning.point_to_point_intra_efficiency : tuning.point_to_point_inter_efficiency;
   sim::CommunicationCost cost;
-  cost.duration = tuning.point_to_point_latency + shape.switch_latency +
+  cost.duration = tuning.point_to_point_latency + shape.link_latency + shape.switch_latency +
                   sim::time_for(bytes, sim::scaled(inside ? shape.link_rate : shape.rail_rate, efficiency));
   cost.algorithm = static_cast<std::uint8_t>(Algorithm::direct) * protocol_names.size();
   if (kind == CollectiveKind::send) cost.wire_bytes = bytes;
@@ -278,6 +276,9 @@ GroupShape shape_of(const Placement& placement, const Cluster& cluster, const si
       shape.rail_rate = std::min(shape.rail_rate, sim::scaled(cluster.links()[link].capacity, own / load[link]));
   });
   shape.switch_latency = cluster.fabric().switch_latency * switches;
+  if (pair)
+    for (const LinkId link : cluster.route(placement.devices.front().front(), placement.devices.back().back()).links)
+      shape.link_latency += cluster.links()[link].latency;
   return shape;
 }
 

@@ -8,6 +8,7 @@
 // follow NCCL (NVIDIA/nccl src/graph/tuning.cc): of 2(n-1) steps, 2(nodes-1) cross the network.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -32,6 +33,7 @@ struct GroupShape {
   sim::BytesPerSecond link_rate{};  // of a member inside its node
   sim::BytesPerSecond rail_rate{};  // of one rail, where other groups share NICs or uplinks: the group's part
   sim::Duration switch_latency{};   // of the fabric's switches on the longest hop
+  sim::Duration link_latency{};     // of a pair's links and adapters; the hops of collectives have it in them
   auto operator<=>(const GroupShape&) const = default;
 };
 

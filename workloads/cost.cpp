@@ -43,7 +43,7 @@ double KernelCosts::gemm_efficiency(const Gemm& shape, Precision precision) cons
   };
   const std::int64_t rows = accelerator_.tile_rows;
   const std::int64_t columns = accelerator_.tile_columns;
-  // Half-size tiles quantise finer, but reuse less of what they load.
+  // Half-size tiles quantise finer, but reuse less of what they load; how much that costs is an estimate.
   constexpr double half_tile_penalty = 0.85;
   const double wave =
       std::max({quantised(rows, columns), quantised(columns, rows), half_tile_penalty * quantised(columns, columns),
@@ -81,42 +81,43 @@ double KernelCosts::attention_shape_factor(const AttentionShape& shape) const {
   const double ramp = sequence / (sequence + static_cast<double>(accelerator_.attention_half_sequence));
   // Head dimension 64 costs 15 to 25 % against 128 (FlashAttention-2, arXiv 2307.08691, figures 4 to 6).
   const double head = std::min(1.0, 0.6 + 0.4 * static_cast<double>(shape.head_dim) / 128.0);
+  // Thread blocks take 128 queries each (FlashAttention-2, arXiv 2307.08691, section 3.3).
   const double blocks = static_cast<double>(shape.batch * shape.heads * tiles_along(shape.sequence, 128));
   const auto sms = static_cast<double>(accelerator_.sms);
   const double wave = blocks / (std::ceil(blocks / sms) * sms);
   return ramp * head * wave;
 }
 
-sim::Kernel KernelCosts::flash_forward(std::string name, const AttentionShape& shape, Precision precision) const {
+sim::Kernel KernelCosts::flash(std::string name, const AttentionShape& shape, const FlashWork& work,
+                               Precision precision) const {
   const auto sequence = static_cast<double>(shape.sequence);
-  const double full =
-      4.0 * static_cast<double>(shape.batch) * sequence * sequence * static_cast<double>(shape.heads * shape.head_dim);
-  const double executed = full / 2;
-  const auto bytes = static_cast<double>(shape.batch * shape.sequence * shape.head_dim *
-                                         (2 * shape.heads + 2 * shape.kv_heads) * activation_bytes(precision));
+  // 4 b s^2 a d in full, half of it under a causal mask.
+  const double forward =
+      2.0 * static_cast<double>(shape.batch) * sequence * sequence * static_cast<double>(shape.heads * shape.head_dim);
+  const double executed = forward * work.executed;
+  const double bytes =
+      work.passes * static_cast<double>(shape.batch * shape.sequence * shape.head_dim *
+                                        (2 * shape.heads + 2 * shape.kv_heads) * activation_bytes(precision));
   const Precision compute = precision == Precision::fp8 ? Precision::bf16 : precision;
   const double peak = static_cast<double>(accelerator_.peak[static_cast<std::size_t>(compute)].count);
-  const double seconds = executed / (peak * accelerator_.attention_forward_efficiency * attention_shape_factor(shape));
+  const double seconds = executed / (peak * work.efficiency * attention_shape_factor(shape));
   sim::Kernel kernel =
       finish(std::move(name), sim::KernelClass::attention, std::max(seconds, memory_seconds(bytes)), executed, bytes);
-  kernel.model_flops = kernel.flops;
+  kernel.model_flops = {static_cast<std::int64_t>(forward * work.model)};
   return kernel;
 }
 
+sim::Kernel KernelCosts::flash_forward(std::string name, const AttentionShape& shape, Precision precision) const {
+  return flash(std::move(name), shape,
+               {.executed = 1, .model = 1, .passes = 1, .efficiency = accelerator_.attention_forward_efficiency},
+               precision);
+}
+
+// It also reads and writes the gradients of all that forward read and wrote.
 sim::Kernel KernelCosts::flash_backward(std::string name, const AttentionShape& shape, Precision precision) const {
-  sim::Kernel kernel = flash_forward(std::move(name), shape, precision);
-  const auto forward = static_cast<double>(kernel.flops.count);
-  const Precision compute = precision == Precision::fp8 ? Precision::bf16 : precision;
-  const double peak = static_cast<double>(accelerator_.peak[static_cast<std::size_t>(compute)].count);
-  const double seconds =
-      2.5 * forward / (peak * accelerator_.attention_backward_efficiency * attention_shape_factor(shape));
-  kernel.bytes = kernel.bytes * 2;  // and the gradients of all four
-  kernel.duration =
-      std::max({sim::from_seconds(std::max(seconds, memory_seconds(static_cast<double>(kernel.bytes.count)))),
-                accelerator_.kernel_latency});
-  kernel.flops = {static_cast<std::int64_t>(2.5 * forward)};
-  kernel.model_flops = kernel.model_flops * 2;
-  return kernel;
+  return flash(std::move(name), shape,
+               {.executed = 2.5, .model = 2, .passes = 2, .efficiency = accelerator_.attention_backward_efficiency},
+               precision);
 }
 
 }  // namespace trainyard::workloads

@@ -14,7 +14,7 @@ struct Gemm {
   std::int64_t n = 0;
   std::int64_t k = 0;
   std::int64_t batch = 1;
-  std::int64_t output_bytes = 0;  // of an element, 0: as the inputs; 32-bit gradient accumulation reads and writes 4
+  std::int64_t output_bytes = 0;  // of an element, 0: as activations; 32-bit gradient accumulation reads and writes 4
 };
 
 struct AttentionShape {
@@ -31,7 +31,8 @@ class KernelCosts {
 
   // max(2mnk / (peak x efficiency), bytes / memory rate), at least the kernel latency, where
   //   efficiency = best x (tiles / (waves x SMs)) x (m n / padded m n) x k / (k + half_k)
-  // tile and wave quantisation, and the ramp of the inner dimension. `elements` is the type of inputs and outputs.
+  // tile and wave quantisation, and the ramp of the inner dimension. `precision` is the type of the inputs; 8-bit
+  // products write 16 bits.
   sim::Kernel gemm(std::string name, const Gemm& shape, Precision precision) const;
 
   // One pass over `bytes` (read and written together).
@@ -43,9 +44,14 @@ class KernelCosts {
   sim::Kernel flash_forward(std::string name, const AttentionShape& shape, Precision precision) const;
   sim::Kernel flash_backward(std::string name, const AttentionShape& shape, Precision precision) const;
 
-  const Accelerator& accelerator() const { return accelerator_; }
-
  private:
+  struct FlashWork {  // in multiples of the forward pass
+    double executed = 1;
+    double model = 1;
+    double passes = 1;
+    double efficiency = 1;  // share of the peak
+  };
+  sim::Kernel flash(std::string name, const AttentionShape& shape, const FlashWork& work, Precision precision) const;
   double gemm_efficiency(const Gemm& shape, Precision precision) const;
   double memory_seconds(double bytes) const;
   double attention_shape_factor(const AttentionShape& shape) const;

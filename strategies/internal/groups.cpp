@@ -1,6 +1,5 @@
 #include "strategies/internal/groups.hpp"
 
-#include <algorithm>
 #include <map>
 
 namespace trainyard::strategies {
@@ -15,12 +14,6 @@ std::int64_t RankGrid::coordinate(sim::RankId rank, std::size_t axis) const {
   auto rest = static_cast<std::int64_t>(sim::index_of(rank));
   for (std::size_t i = 0; i < axis; ++i) rest /= sizes_[i];
   return rest % sizes_[axis];
-}
-
-sim::RankId RankGrid::rank_at(const std::vector<std::int64_t>& coordinates) const {
-  std::int64_t rank = 0;
-  for (std::size_t i = sizes_.size(); i-- > 0;) rank = rank * sizes_[i] + coordinates[i];
-  return sim::RankId{static_cast<std::uint32_t>(rank)};
 }
 
 sim::RankId RankGrid::moved(sim::RankId rank, std::size_t axis, std::int64_t value) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "sim/plan.hpp"
@@ -16,7 +17,6 @@ class RankGrid {
   std::int64_t ranks() const;
   std::int64_t size(std::size_t axis) const { return sizes_[axis]; }
   std::int64_t coordinate(sim::RankId rank, std::size_t axis) const;
-  sim::RankId rank_at(const std::vector<std::int64_t>& coordinates) const;
   // The rank whose coordinate on `axis` is `value` and otherwise as `rank`'s.
   sim::RankId moved(sim::RankId rank, std::size_t axis, std::int64_t value) const;
   // All sets of ranks that differ only on the given axes, each in rank order, in order of their first rank.
