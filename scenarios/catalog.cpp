@@ -125,4 +125,20 @@ workloads::Model Catalog::model(std::string_view name) const {
                     [&](Reader& reader, const Value& value) { return read_model(reader, *this, value, "").model; });
 }
 
+void Catalog::check(EntryKind kind, std::string_view name) const {
+  if (kind == EntryKind::accelerator) accelerator(name);
+  if (kind == EntryKind::node) node(name);
+  if (kind == EntryKind::fabric) fabric(name);
+  if (kind != EntryKind::model) return;
+  Value value = resolved(kind, name);
+  if (value.find("layers") != nullptr) {
+    model(name);
+    return;
+  }
+  make_partial(value);
+  Reader reader;
+  read_model(reader, *this, value, "");
+  reader.throw_mistakes();
+}
+
 }  // namespace trainyard::scenarios

@@ -46,6 +46,7 @@ class Catalog {
   topology::NodeType node(std::string_view name) const;
   topology::FabricType fabric(std::string_view name) const;
   workloads::Model model(std::string_view name) const;
+  void check(EntryKind kind, std::string_view name) const;  // a family of models may lack dimensions
 
  private:
   void add_folder(const std::filesystem::path& folder);

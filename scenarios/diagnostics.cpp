@@ -50,13 +50,42 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+// C0 and DEL are one byte, C1 two in UTF-8: C2 80 to C2 9F. 0 where none begins here.
+std::size_t control_length(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x20 || byte(0) == 0x7f) return 1;
+  return text.size() > 1 && byte(0) == 0xc2 && byte(1) >= 0x80 && byte(1) < 0xa0 ? 2 : 0;
+}
+
+// At least so many letters of a name lie in the other, or there is nothing in common.
+bool one_within_other(std::string_view a, std::string_view b) {
+  constexpr std::size_t least_letters = 4;
+  return std::min(a.size(), b.size()) >= least_letters &&
+         (a.find(b) != std::string_view::npos || b.find(a) != std::string_view::npos);
+}
+
 }  // namespace
+
+std::string printable(std::string_view text) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string result;
+  while (!text.empty()) {
+    const std::size_t control = control_length(text);
+    for (const char letter : text.substr(0, control)) {
+      const auto byte = static_cast<unsigned char>(letter);
+      result += {'\\', 'x', digits[byte / 16U], digits[byte % 16U]};
+    }
+    if (control == 0) result += text.front();
+    text.remove_prefix(std::max<std::size_t>(control, 1));
+  }
+  return result;
+}
 
 std::string to_string(const Diagnostic& diagnostic) {
   const Location& where = diagnostic.where;
   std::string text = where.file;
   if (where.line > 0) text += ":" + std::to_string(where.line) + ":" + std::to_string(where.column);
-  return text.empty() ? diagnostic.message : text + ": " + diagnostic.message;
+  return printable(text.empty() ? diagnostic.message : text + ": " + diagnostic.message);
 }
 
 ScenarioError::ScenarioError(std::vector<Diagnostic> diagnostics)
@@ -72,14 +101,24 @@ std::string nearest(std::string_view name, std::span<const std::string_view> can
   constexpr std::size_t longest = 200;  // a whole file given as a name is compared with nothing
   if (name.size() > longest) return {};
   const std::string wanted = folded(name);
-  std::size_t best = std::max<std::size_t>(2, name.size() / 3) + 1;
+  const std::size_t few = std::max<std::size_t>(2, name.size() / 3);
+  std::size_t best = few + 1;
+  std::size_t best_within = longest;
   std::string_view found;
+  std::string_view found_within;
   for (const std::string_view candidate : candidates) {
-    const std::size_t distance = edit_distance(wanted, folded(candidate));
-    if (distance >= best || distance >= std::max(name.size(), candidate.size())) continue;
-    best = distance;
-    found = candidate;
+    const std::string known = folded(candidate);
+    const std::size_t distance = edit_distance(wanted, known);
+    if (distance < best && distance < std::max(name.size(), candidate.size())) {
+      best = distance;
+      found = candidate;
+    }
+    if (distance < best_within && one_within_other(wanted, known)) {
+      best_within = distance;
+      found_within = candidate;
+    }
   }
+  if (found.empty()) found = found_within;
   return found.empty() ? std::string{} : " (did you mean '" + std::string{found} + "'?)";
 }
 

@@ -40,7 +40,11 @@ class ScenarioError : public std::runtime_error {
   std::vector<Diagnostic> diagnostics_;
 };
 
-// " (did you mean 'tensor'?)", or nothing where no candidate is close. Case, '-' and '_' make no difference.
+// The text with its control characters written out ("\x1b"), so that none reaches a terminal.
+std::string printable(std::string_view text);
+
+// " (did you mean 'tensor'?)", or nothing where no candidate is close: few letters apart, or one name within the other.
+// Case, '-' and '_' make no difference.
 std::string nearest(std::string_view name, std::span<const std::string_view> candidates);
 
 // "'a', 'b' or 'c'"

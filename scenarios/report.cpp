@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/text.hpp"
 #include "scenarios/quantity.hpp"
 #include "scenarios/simulate.hpp"
@@ -141,13 +142,14 @@ std::string communication_text(const Result& result) {
 
 std::string to_summary(const Scenario& scenario, const Result& result) {
   const strategies::Parallelism& p = result.parallelism;
-  std::string text = result.scenario + "\n";
-  text += "  " + std::to_string(result.devices) + " x " + scenario.accelerator.name + " on " +
-          std::to_string(scenario.nodes) + " x " + scenario.node.name + ", " + scenario.fabric.name + "\n";
-  text += "  " + scenario.model.name + ", " + format_count(static_cast<double>(workloads::parameters(scenario.model))) +
-          " parameters, " + std::to_string(scenario.training.global_batch) + " x " +
-          std::to_string(scenario.training.sequence) + " tokens a step, " +
-          std::string(workloads::to_string(scenario.training.precision)) + "\n";
+  std::string text = printable(result.scenario) + "\n";
+  text += "  " + std::to_string(result.devices) + " x " + printable(scenario.accelerator.name) + " on " +
+          std::to_string(scenario.nodes) + " x " + printable(scenario.node.name) + ", " +
+          printable(scenario.fabric.name) + "\n";
+  text += "  " + printable(scenario.model.name) + ", " +
+          format_count(static_cast<double>(workloads::parameters(scenario.model))) + " parameters, " +
+          std::to_string(scenario.training.global_batch) + " x " + std::to_string(scenario.training.sequence) +
+          " tokens a step, " + std::string(workloads::to_string(scenario.training.precision)) + "\n";
   text += "  " + scenario.framework + ": data " + std::to_string(p.data) + ", tensor " + std::to_string(p.tensor) +
           ", pipeline " + std::to_string(p.pipeline) + "; " + std::to_string(result.micro_batches) +
           " micro-batches of " + std::to_string(result.micro_batch) + "\n\n";

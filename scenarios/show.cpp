@@ -34,7 +34,7 @@ void collect(const Value& value, const std::string& path, std::vector<Figure>& f
   std::string text = value.scalar;
   if (value.is_sequence())
     for (const Value& item : value.items) text += (text.empty() ? "" : ", ") + item.scalar;
-  figures.push_back({path, text});
+  figures.push_back({path, printable(text)});
 }
 
 // The source of a key is its own or that of what it lies in.
@@ -64,11 +64,13 @@ std::string model_figures(const workloads::Model& model) {
 
 std::string show_entries(const Catalog& catalog, EntryKind kind) {
   std::vector<std::pair<std::string, std::string>> rows;
-  for (const CatalogEntry* entry : catalog.entries(kind)) rows.emplace_back(entry->name, catalog.description(*entry));
+  for (const CatalogEntry* entry : catalog.entries(kind))
+    rows.emplace_back(printable(entry->name), printable(catalog.description(*entry)));
   return table(rows);
 }
 
 std::string show_entry(const Catalog& catalog, EntryKind kind, std::string_view name) {
+  catalog.check(kind, name);
   const Value value = catalog.resolved(kind, name);
   std::vector<Figure> figures;
   for (const Entry& entry : value.entries)
@@ -79,9 +81,9 @@ std::string show_entry(const Catalog& catalog, EntryKind kind, std::string_view 
     keys = std::max(keys, figure.key.size());
     if (figure.key != "description") values = std::max(values, figure.value.size());
   }
-  std::string text = std::string(name) + "\n";
+  std::string text = printable(name) + "\n";
   for (const Figure& figure : figures) {
-    const std::string source = source_of(value.find("sources"), figure.key);
+    const std::string source = printable(source_of(value.find("sources"), figure.key));
     text += "  " + padded_right(figure.key, keys + 2) + padded_right(figure.value, source.empty() ? 0 : values + 2) +
             source + "\n";
   }

@@ -199,7 +199,8 @@ Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
   try {
     return plan_and_run(scenario, options);
   } catch (const sim::TooLarge& error) {
-    throw ScenarioError({scenario.file.empty() ? scenario.name : scenario.file, 0, 0}, std::string("too large to simulate: ") + error.what());
+    throw ScenarioError({scenario.file.empty() ? scenario.name : scenario.file, 0, 0},
+                        std::string("too large to simulate: ") + error.what());
   }
 }
 

@@ -5,11 +5,19 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <optional>
+#include <span>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <system_error>
 #include <thread>
+#include <vector>
 
 #include "scenarios/catalog.hpp"
 #include "scenarios/diagnostics.hpp"
@@ -37,7 +45,10 @@ void add_common(CLI::App& command, CommonOptions& options) {
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "off"}))
       ->capture_default_str();
   command.add_option("--catalog", options.catalogs, "folder with own catalogue entries, before the built-in ones")
-      ->type_name("DIR");
+      ->type_name("DIR")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
 }
 
 void set_up_logging(const CommonOptions& options) {
@@ -67,39 +78,70 @@ struct RunArguments {
   std::filesystem::path scenario;
   std::string json;
   std::filesystem::path trace;
-  std::vector<std::int64_t> trace_ranks;
+  std::string trace_ranks;  // as given
   std::vector<std::string> overrides;
   bool require_fit = false;
   bool no_fold = false;
 };
 
-void check_trace_arguments(const RunArguments& arguments, const scenarios::Scenario& scenario) {
+// "0,8": in one argument, so that a scenario after it stays a scenario.
+std::vector<std::int64_t> parse_ranks(const std::string& text) {
+  std::vector<std::int64_t> ranks;
+  std::size_t from = 0;
+  while (!text.empty() && from <= text.size()) {
+    const std::size_t comma = std::min(text.find(',', from), text.size());
+    const char* end_of_item = text.data() + comma;
+    std::int64_t rank = 0;
+    const auto [end, error] = std::from_chars(text.data() + from, end_of_item, rank);
+    if (error != std::errc{} || end != end_of_item)
+      wrong_argument("--trace-ranks", "expected ranks such as 0,8, got '" + text + "'");
+    ranks.push_back(rank);
+    from = comma + 1;
+  }
+  return ranks;
+}
+
+// The later of two would replace the earlier; on stdout they would mix.
+void require_different(const std::string& option, const std::string& file, const std::string& other_option,
+                       const std::string& other) {
+  if (file.empty() || other.empty()) return;
+  const auto place = [](const std::string& name) {
+    std::error_code error;
+    return std::filesystem::weakly_canonical(std::filesystem::absolute(name, error), error);
+  };
+  if (file == other || (file != "-" && other != "-" && !place(file).empty() && place(file) == place(other)))
+    wrong_argument(option, "expected another file than that of " + other_option + ", got '" + file + "'");
+}
+
+void check_trace_arguments(const RunArguments& arguments, std::span<const std::int64_t> ranks,
+                           const scenarios::Scenario& scenario) {
   if (arguments.trace.empty()) {
-    if (!arguments.trace_ranks.empty())
-      wrong_argument("--trace-ranks", "chooses ranks for --trace FILE, which is missing");
+    if (!ranks.empty()) wrong_argument("--trace-ranks", "chooses ranks for --trace FILE, which is missing");
     return;
   }
   const std::string name = arguments.trace.filename().string();
   if (!name.ends_with(".json") && !name.ends_with(".json.gz"))
     wrong_argument("--trace", "expected a file that ends in .json or .json.gz, got '" + name + "'");
   constexpr std::size_t most_ranks = 240;
-  if (arguments.trace_ranks.size() > most_ranks)
+  if (ranks.size() > most_ranks)
     wrong_argument("--trace-ranks", "expected at most " + std::to_string(most_ranks) + " ranks");
-  for (const std::int64_t rank : arguments.trace_ranks)
+  for (const std::int64_t rank : ranks)
     if (rank < 0 || rank >= scenario.devices)
       wrong_argument("--trace-ranks", "expected ranks from 0 to " + std::to_string(scenario.devices - 1) + ", got " +
                                           std::to_string(rank));
 }
 
 int run(const RunArguments& arguments, const CommonOptions& common) {
+  require_different("--trace", arguments.trace.string(), "--json", arguments.json);
+  const std::vector<std::int64_t> ranks = parse_ranks(arguments.trace_ranks);
   const scenarios::Catalog catalog(common.catalogs);
   const scenarios::Scenario scenario =
       scenarios::load_scenario(arguments.scenario, catalog, {.overrides = arguments.overrides});
-  check_trace_arguments(arguments, scenario);
+  check_trace_arguments(arguments, ranks, scenario);
   scenarios::SimulateOptions options{.record = !arguments.trace.empty(), .fold = !arguments.no_fold, .ranks = {}};
-  if (!arguments.trace_ranks.empty()) options.ranks = arguments.trace_ranks;
+  if (!ranks.empty()) options.ranks = ranks;
   const scenarios::Simulation simulation = scenarios::simulate(scenario, options);
-  for (const std::string& warning : simulation.result.warnings) spdlog::warn("{}", warning);
+  for (const std::string& warning : simulation.result.warnings) spdlog::warn("{}", scenarios::printable(warning));
   if (!arguments.trace.empty()) scenarios::write_chrome_trace(simulation.plan, simulation.outcome, arguments.trace);
   if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(simulation.result));
   if (arguments.json != "-") print(scenarios::to_summary(scenario, simulation.result));
@@ -118,6 +160,7 @@ struct ValidateArguments {
 };
 
 int validate(const ValidateArguments& arguments, const CommonOptions& common) {
+  require_different("--csv", arguments.csv, "--json", arguments.json);
   const scenarios::Catalog catalog(common.catalogs);
   std::vector<scenarios::Measurement> measurements;
   if (arguments.tables.empty()) measurements = scenarios::built_in_measurements();
@@ -161,6 +204,37 @@ int show(const ShowArguments& arguments, const CommonOptions& common) {
   return done;
 }
 
+const CLI::Validator file_name{
+    [](const std::string& name) { return name.empty() ? std::string{"expected the name of a file"} : std::string{}; },
+    ""};
+
+// What is wrong where some arguments are not known to `app` or the command that was given; nothing where all are.
+std::optional<scenarios::Diagnostic> unknown_argument(const CLI::App& app) {
+  const std::vector<std::string> unknown = app.remaining(true);
+  if (unknown.empty()) return std::nullopt;
+  const std::vector<CLI::App*> given = app.get_subcommands();
+  const bool option_first = unknown.front().starts_with('-');
+  if (given.empty() && !option_first) {
+    std::vector<std::string> commands;
+    for (const CLI::App* command : app.get_subcommands({})) commands.push_back(command->get_name());
+    const std::vector<std::string_view> names{commands.begin(), commands.end()};
+    return {{{"trainyard"},
+             "no command is called '" + unknown.front() + "'" + scenarios::nearest(unknown.front(), names) +
+                 "; choose " + scenarios::listed(names)}};
+  }
+  const CLI::App& command = given.empty() ? app : *given.front();
+  const std::string place = given.empty() ? "trainyard" : "trainyard " + command.get_name();
+  const auto option =
+      std::find_if(unknown.begin(), unknown.end(), [](const std::string& text) { return text.starts_with('-'); });
+  if (option == unknown.end()) return {{{place}, "unexpected argument '" + unknown.front() + "'"}};
+  const std::string name = option->substr(0, option->find('='));
+  std::vector<std::string> options;
+  for (const CLI::Option* known : command.get_options())
+    for (const std::string& long_name : known->get_lnames()) options.push_back("--" + long_name);
+  const std::vector<std::string_view> names{options.begin(), options.end()};
+  return {{{place}, "unknown option '" + name + "'" + scenarios::nearest(name, names)}};
+}
+
 // Adds the commands; the one that was given leaves what to do in `chosen`.
 class CommandLine {
  public:
@@ -176,8 +250,12 @@ class CommandLine {
     try {
       app_.parse(argc, argv);
     } catch (const CLI::Success& success) {  // --help and --version
-      return app_.exit(success);
+      std::ostringstream text;
+      const int status = app_.exit(success, text, text);
+      print(text.str());
+      return status;
     } catch (const CLI::ParseError& error) {
+      if (const auto unknown = unknown_argument(app_)) throw scenarios::ScenarioError({*unknown});
       app_.exit(error, std::cerr, std::cerr);
       return wrong_input;
     }
@@ -189,15 +267,18 @@ class CommandLine {
   void add_run() {
     CLI::App* command = app_.add_subcommand("run", "simulate a scenario and print a summary");
     command->add_option("scenario", run_.scenario, "scenario file")->required()->type_name("SCENARIO.yaml");
-    command->add_option("--json", run_.json, "write the whole result; - is stdout")->type_name("FILE");
+    command->add_option("--json", run_.json, "write the whole result; - is stdout")
+        ->type_name("FILE")
+        ->check(file_name);
     command->add_option("--trace", run_.trace, "write a timeline as Chrome trace events (.json or .json.gz)")
-        ->type_name("FILE");
+        ->type_name("FILE")
+        ->check(file_name);
     command->add_option("--trace-ranks", run_.trace_ranks, "ranks in the trace; without it the first of each program")
-        ->delimiter(',')
         ->type_name("RANK,...");
     command->add_option("--set", run_.overrides, "override a key of the scenario; may be repeated")
         ->type_name("PATH=VALUE")
         ->expected(1)
+        ->allow_extra_args(false)
         ->take_all();
     command->add_flag("--no-fold", run_.no_fold, "simulate every rank on its own, instead of one of each kind");
     command->add_flag("--require-fit", run_.require_fit, "exit with 3 when memory does not fit");
@@ -209,8 +290,12 @@ class CommandLine {
     CLI::App* command = app_.add_subcommand("validate", "predict measurements and print the errors");
     command->add_option("data", validate_.tables, "tables of measurements; without any, those that ship with Trainyard")
         ->type_name("DATA.csv");
-    command->add_option("--json", validate_.json, "write rows and summaries; - is stdout")->type_name("FILE");
-    command->add_option("--csv", validate_.csv, "write the rows as a table; - is stdout")->type_name("FILE");
+    command->add_option("--json", validate_.json, "write rows and summaries; - is stdout")
+        ->type_name("FILE")
+        ->check(file_name);
+    command->add_option("--csv", validate_.csv, "write the rows as a table; - is stdout")
+        ->type_name("FILE")
+        ->check(file_name);
     command->add_option("--jobs", validate_.jobs, "rows simulated at a time; without it one per core")
         ->check(CLI::Range(1, 1024))
         ->type_name("N");

@@ -65,6 +65,10 @@ std::optional<Resolved> Resolver::resolve_name(const Value& name, const std::str
   // An entry may refine the one of the same name that it hides.
   const bool own = !chain_.empty() && chain_.back()->name == name.scalar;
   const CatalogEntry* entry = catalog_.find(kind_, name.scalar, own ? chain_.back() : nullptr);
+  if (entry == nullptr && own) {
+    reader_.report(name.where, in + describe(name) + " is based on itself, and there is no other of this name");
+    return std::nullopt;
+  }
   if (entry == nullptr) {
     std::vector<std::string_view> names;
     for (const CatalogEntry* known : catalog_.entries(kind_)) names.push_back(known->name);
@@ -176,7 +180,7 @@ Value Resolver::refined(Value base, Value refinement) const {
   }
   if (kind_ == EntryKind::model) {
     const Value* bias = refinement.find("bias");
-    if (bias != nullptr && refinement.find("qkv_bias") == nullptr) set(base, "qkv_bias", *bias);
+    if (bias != nullptr && refinement.find("qkv_bias") == nullptr) remove(base, "qkv_bias");  // follows `bias`
   }
   return merged(base, refinement);
 }
@@ -416,10 +420,12 @@ workloads::Accelerator read_accelerator(Reader& reader, const Catalog& catalog, 
       {{"peak", &peak, true}, {"gemm", &gemm, true}, {"attention", &attention, true}, {"sources", &sources}}};
   const std::size_t before = reader.mistakes();
   reader.read(resolved->value, path, {.keys = keys, .sections = sections});
-  if (peak != nullptr) reader.read(*peak, join(path, "peak"), {.keys = per_precision(accelerator.peak, least_peak, most_peak)});
+  if (peak != nullptr)
+    reader.read(*peak, join(path, "peak"), {.keys = per_precision(accelerator.peak, least_peak, most_peak)});
   if (gemm != nullptr) read_gemm(reader, *gemm, join(path, "gemm"), accelerator);
   if (attention != nullptr) read_attention(reader, *attention, join(path, "attention"), accelerator);
-  if (reader.mistakes() == before && !resolved->value.partial) check_precisions(reader, resolved->value, path, accelerator);
+  if (reader.mistakes() == before && !resolved->value.partial)
+    check_precisions(reader, resolved->value, path, accelerator);
   return accelerator;
 }
 

@@ -32,7 +32,7 @@ constexpr std::array<Dimension, 6> gpt2_dimensions{{{"n_embd", "hidden"},
                                                     {"vocab_size", "vocab"},
                                                     {"n_positions", "positions"},
                                                     {"n_inner", "ffn_hidden", false}}};
-// Names under which transformers also knows the fields of gpt2.
+// Names under which transformers also knows the fields of gpt2; old files have n_ctx beside n_positions.
 constexpr std::array<std::array<std::string_view, 2>, 5> gpt2_synonyms{{{"hidden_size", "n_embd"},
                                                                         {"num_hidden_layers", "n_layer"},
                                                                         {"num_attention_heads", "n_head"},
@@ -91,6 +91,20 @@ Switches read_switches(Reader& reader, const Value& config, std::span<const Dime
                     .least = 1});
   reader.read(config, "", {.keys = keys, .foreign = true});
   return switches;
+}
+
+// With the names that the file uses.
+std::vector<Dimension> dimensions_of(const Value& config, bool gpt2) {
+  if (!gpt2) return {llama_dimensions.begin(), llama_dimensions.end()};
+  const auto given = [&](std::string_view field) {
+    const Value* value = config.find(field);
+    return value != nullptr && !value->is_null();
+  };
+  std::vector<Dimension> dimensions{gpt2_dimensions.begin(), gpt2_dimensions.end()};
+  for (const auto& [synonym, field] : gpt2_synonyms)
+    for (Dimension& dimension : dimensions)
+      if (dimension.field == field && !given(field) && given(synonym)) dimension.field = synonym;
+  return dimensions;
 }
 
 void check_contradictions(Reader& reader, const Value& config, std::size_t type) {
@@ -189,8 +203,7 @@ std::optional<HfModel> read_hf_config(Reader& reader, const std::filesystem::pat
   if (!type) return std::nullopt;
   const std::size_t before = reader.mistakes();
   const bool gpt2 = model_types[*type] == "gpt2";
-  const auto dimensions =
-      gpt2 ? std::span<const Dimension>{gpt2_dimensions} : std::span<const Dimension>{llama_dimensions};
+  const std::vector<Dimension> dimensions = dimensions_of(config, gpt2);
   const Switches switches = read_switches(reader, config, dimensions, gpt2);
   check_contradictions(reader, config, *type);
   check_support(reader, config, switches);

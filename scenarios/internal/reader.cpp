@@ -210,7 +210,7 @@ void Reader::read_entry(const Entry& entry, const std::string& path, const Field
     *section->target = &entry.value;
   } else if (key != nullptr) {
     const std::string error = parse_key(entry.value, *key);
-    const bool nothing = entry.value.is_null();  // stands nowhere
+    const bool nothing = entry.value.is_null() && entry.value.where.line > 0;  // stands nowhere in the file
     if (!error.empty()) report(nothing ? entry.key.where : entry.value.where, join(path, name) + ": " + error);
   } else if (!fields.foreign) {
     const std::string in = path.empty() ? "" : " in '" + path + "'";

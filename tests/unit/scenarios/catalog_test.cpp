@@ -11,6 +11,7 @@
 
 #include "scenarios/internal/document.hpp"
 #include "scenarios/internal/entries.hpp"
+#include "scenarios/show.hpp"
 
 namespace trainyard::scenarios {
 namespace {
@@ -151,6 +152,41 @@ TEST(Catalog, EntriesBasedOnEachOtherAreReported) {
   EXPECT_NE(error_of([&] { catalog.node("a"); }).find("'a' is based on itself"), std::string::npos);
 }
 
+TEST(Catalog, AnEntryBasedOnItsOwnNameNeedsAnotherOfThatName) {
+  const Folder folder;
+  folder.write("nodes/self.yaml", "base: self\n");
+  const Catalog catalog = folder.catalog();
+  const std::string error = error_of([&] { catalog.node("self"); });
+  EXPECT_NE(error.find("self.yaml:1:7: 'self' is based on itself"), std::string::npos) << error;
+}
+
+TEST(Catalog, AnEntryIsCheckedBeforeItIsShown) {
+  const Folder folder;
+  folder.write("nodes/mine.yaml", "base: dgx-h100\nnicss: 2\nlink: {rate: 1 B/s}\n");
+  folder.write("models/small.yaml", "base: gpt\nlayrs: 2\n");
+  const Catalog catalog = folder.catalog();
+  const std::string error = error_of([&] { show_entry(catalog, EntryKind::node, "mine"); });
+  EXPECT_NE(error.find("mine.yaml:2:1: unknown key 'nicss' (did you mean 'nics'?)"), std::string::npos) << error;
+  EXPECT_NE(error.find("mine.yaml:3:14: link.rate: expected between"), std::string::npos) << error;
+  EXPECT_NE(error_of([&] { show_entry(catalog, EntryKind::model, "small"); }).find("unknown key 'layrs'"),
+            std::string::npos);
+  const Catalog built_in;
+  for (const EntryKind kind : all_kinds)
+    for (const CatalogEntry* entry : built_in.entries(kind))
+      EXPECT_EQ(error_of([&] { show_entry(built_in, kind, entry->name); }), "");
+}
+
+TEST(Catalog, AnEntryThatIsNoYamlIsReportedWithTheOtherMistakes) {
+  const Folder folder;
+  folder.write("nodes/mine.yaml", "nics: [\n");
+  const Catalog catalog = folder.catalog();
+  Reader reader;
+  read_node(reader, catalog, parse_yaml("{base: mine, nics: 0}", "a.yaml"), "cluster.node");
+  const std::string error = error_of([&] { reader.throw_mistakes(); });
+  EXPECT_NE(error.find("mine.yaml:2:1: "), std::string::npos) << error;
+  EXPECT_NE(error.find("a.yaml:1:20: cluster.node.nics: expected at least 1"), std::string::npos) << error;
+}
+
 TEST(Catalog, AFolderThatIsNoCatalogueIsReported) {
   const Folder folder;
   EXPECT_NE(error_of([&] { folder.catalog(); }).find("expected folders called 'accelerators'"), std::string::npos);
@@ -195,6 +231,12 @@ TEST(Catalog, BiasGivenAloneHoldsForTheProjectionsToo) {
   const Catalog catalog;
   EXPECT_FALSE(read_model_text(catalog, "{base: gpt2, bias: false}").model.qkv_bias);
   EXPECT_TRUE(read_model_text(catalog, "{base: gpt2, bias: false, qkv_bias: true}").model.qkv_bias);
+}
+
+TEST(Catalog, AWrongBiasIsReportedOnce) {
+  const Catalog catalog;
+  EXPECT_EQ(error_of([&] { read_model_text(catalog, "{base: gpt2, bias: 'true'}"); }),
+            "a.yaml:1:20: model.bias: expected true or false, got the text 'true'");
 }
 
 TEST(Catalog, AllMissingDimensionsAreReportedAtOnce) {
@@ -264,6 +306,32 @@ TEST(HuggingFace, Gpt2HasItsOwnNamesAndDefaults) {
   EXPECT_EQ(workloads::parameters(reading.model), 124'439'808);
   EXPECT_TRUE(reading.model.tied_embeddings);
   EXPECT_NEAR(reading.model.dropout, 0.1, 1e-9);
+}
+
+TEST(HuggingFace, Gpt2IsAlsoKnownByTheNamesOfTransformers) {
+  const Folder folder;
+  const std::string scenario = (folder.path() / "a.yaml").string();
+  folder.write("config.json", R"({"model_type": "gpt2", "hidden_size": 768, "num_hidden_layers": 12,
+                                  "num_attention_heads": 12, "max_position_embeddings": 1024, "vocab_size": 50257})");
+  EXPECT_EQ(workloads::parameters(read_model_text(Catalog{}, "{hf_config: config.json}", scenario).model), 124'439'808);
+  folder.write("config.json", R"({"model_type": "gpt2", "hidden_size": 0})");
+  const std::string error = error_of([&] { read_model_text(Catalog{}, "{hf_config: config.json}", scenario); });
+  EXPECT_NE(error.find("config.json:1:39: hidden_size: expected at least 1"), std::string::npos) << error;
+  EXPECT_NE(error.find("missing key 'n_layer'"), std::string::npos) << error;
+}
+
+TEST(HuggingFace, AFileThatCannotBeReadHidesNoOtherMistake) {
+  const Folder folder;
+  folder.write("config.json", "{\"model_type\": ");
+  const std::string scenario = (folder.path() / "a.yaml").string();
+  const std::string error =
+      error_of([&] { read_model_text(Catalog{}, "{hf_config: config.json, layrs: 1}", scenario); });
+  EXPECT_NE(error.find("config.json:1:"), std::string::npos) << error;
+  EXPECT_NE(error.find("unknown key 'layrs' in 'model' (did you mean 'layers'?)"), std::string::npos) << error;
+  const std::string missing = error_of([&] { read_model_text(Catalog{}, "{hf_config: no.json, layrs: 1}", scenario); });
+  EXPECT_NE(missing.find("no such file"), std::string::npos) << missing;
+  EXPECT_NE(missing.find("unknown key 'layrs'"), std::string::npos) << missing;
+  EXPECT_EQ(missing.find("missing key"), std::string::npos) << missing;
 }
 
 TEST(HuggingFace, Qwen2HasBiasesInItsProjectionsOnly) {

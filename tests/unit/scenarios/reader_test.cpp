@@ -119,6 +119,31 @@ TEST(Reader, BoundsHold) {
   EXPECT_EQ(mistakes("rate: 0 B/s"), "a.yaml:1:7: rate: expected more than zero, got '0 B/s'");
 }
 
+TEST(Reader, BoundsOfQuantitiesAreWrittenInTheirUnits) {
+  sim::BytesPerSecond rate;
+  sim::Duration delay{};
+  const std::vector<sim::Key> keys{
+      {.name = "rate", .target = &rate, .help = "", .least = 1e6, .most = 1e12},
+      {.name = "delay", .target = &delay, .help = "", .most = 1e12},
+  };
+  EXPECT_EQ(mistakes("rate: 1 B/s", {.keys = keys}),
+            "a.yaml:1:7: rate: expected between 1 MB/s and 1 TB/s, got '1 B/s'");
+  EXPECT_EQ(mistakes("rate: 2 TB/s", {.keys = keys}),
+            "a.yaml:1:7: rate: expected between 1 MB/s and 1 TB/s, got '2 TB/s'");
+  EXPECT_EQ(mistakes("delay: 2 s", {.keys = keys}), "a.yaml:1:8: delay: expected between 0 s and 1 s, got '2 s'");
+  EXPECT_EQ(mistakes("{rate: 1 MB/s, delay: 1 s}", {.keys = keys}), "");
+}
+
+TEST(Reader, OfAPartialMapNothingIsMissing) {
+  std::int64_t count = 0;
+  const std::vector<sim::Key> keys{{.name = "count", .target = &count, .help = "", .required = true}};
+  Value map = parse_yaml("{cuont: 1}", "a.yaml");
+  make_partial(map);
+  Reader reader;
+  reader.read(map, keys);
+  EXPECT_EQ(reader.mistakes(), 1U);
+}
+
 TEST(Reader, AllMistakesComeAtOnceInTheOrderOfTheirLines) {
   EXPECT_EQ(mistakes("tensor: x\noverlap: 1\nfoo_bar_baz: 1\n"),
             "a.yaml:1:9: tensor: expected a whole number, got 'x'\n"
@@ -175,6 +200,25 @@ TEST(Diagnostics, AreSortedAndEachIsSaidOnce) {
   const ScenarioError error{{{{"a.yaml", 2, 1}, "two"}, {{"a.yaml", 1, 1}, "one"}, {{"a.yaml", 2, 1}, "two"}}};
   EXPECT_STREQ(error.what(), "a.yaml:1:1: one\na.yaml:2:1: two");
   EXPECT_EQ(error.diagnostics().size(), 2U);
+}
+
+TEST(Diagnostics, ControlCharactersAreWrittenOut) {
+  EXPECT_EQ(printable("a\x1b[31mb\x7f\n"), "a\\x1b[31mb\\x7f\\x0a");
+  EXPECT_EQ(printable("\xc2\x9b"
+                      "1m \xc3\xa9"),
+            "\\xc2\\x9b1m \xc3\xa9");
+  const ScenarioError error{{"a.yaml", 1, 1}, "unknown key '\x1b[2J'"};
+  EXPECT_STREQ(error.what(), "a.yaml:1:1: unknown key '\\x1b[2J'");
+}
+
+TEST(Diagnostics, ANameWithinAnotherIsNear) {
+  const std::vector<std::string_view> names{"pytorch-ddp", "pytorch-fsdp", "megatron-lm", "grand-teton-h100",
+                                            "dgx-h100"};
+  EXPECT_EQ(nearest("megatron", names), " (did you mean 'megatron-lm'?)");
+  EXPECT_EQ(nearest("FSDP", names), " (did you mean 'pytorch-fsdp'?)");
+  EXPECT_EQ(nearest("h100", names), " (did you mean 'dgx-h100'?)");
+  EXPECT_EQ(nearest("my-megatron-lm-fork", names), " (did you mean 'megatron-lm'?)");
+  EXPECT_EQ(nearest("ddp", names), "");
 }
 
 TEST(Diagnostics, TheNearestNameIsFoundWhateverItsCase) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <filesystem>
@@ -11,6 +12,7 @@
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/document.hpp"
+#include "scenarios/simulate.hpp"
 
 namespace trainyard::scenarios {
 namespace {
@@ -130,6 +132,54 @@ TEST(Scenario, MistakesOfAllPartsComeAtOnce) {
     EXPECT_NE(error.find(message), std::string::npos) << message << "\nin\n" << error;
 }
 
+TEST(Scenario, AMistypedBaseHidesNoOtherMistake) {
+  const std::string text =
+      "cluster:\n  node: {base: dgx-a1000, nics: 0, accelerator: {memry: 1}}\n  nodes: 2\n"
+      "  fabric: {oversubscription: 0}\nmodel: {base: gtp, layrs: 12}\n"
+      "training: {global_batch: 8, sequence: 128}\nstrategy: {framework: megatron-lm}\n";
+  const std::string error = error_of({}, text);
+  for (const char* message : {"a.yaml:2:16: cluster.node: no node is called 'dgx-a1000'",
+                              "a.yaml:2:33: cluster.node.nics: expected at least 1",
+                              "a.yaml:2:50: unknown key 'memry' in 'cluster.node.accelerator' (did you mean 'memory'?)",
+                              "a.yaml:4:30: cluster.fabric.oversubscription: expected at least 1, got '0'",
+                              "a.yaml:5:15: model: no model is called 'gtp'",
+                              "a.yaml:5:20: unknown key 'layrs' in 'model' (did you mean 'layers'?)"})
+    EXPECT_NE(error.find(message), std::string::npos) << message << "\nin\n" << error;
+  EXPECT_EQ(std::count(error.begin(), error.end(), '\n'), 5) << error;
+}
+
+TEST(Scenario, AbsurdFiguresAreRefusedWhereTheyStand) {
+  reports({"cluster.node.nic_rate=1 B/s"},
+          "--set cluster.node.nic_rate=1 B/s: cluster.node.nic_rate: expected between 1 MB/s and 1000 TB/s, got");
+  reports({"cluster.node.link.rate=2 PB/s"}, "cluster.node.link.rate: expected between 1 MB/s and 1000 TB/s");
+  reports({"cluster.node.link.latency=2 s"}, "cluster.node.link.latency: expected between 0 s and 1 s");
+  reports({"cluster.node.accelerator.memory_bandwidth=1 kB/s"}, "memory_bandwidth: expected between 1 MB/s and");
+  reports({"cluster.node.accelerator.peak.bf16=1 FLOP/s"}, "peak.bf16: expected between 1 GFLOP/s and 9000 PFLOP/s");
+  reports({"cluster.node.devices=1025"}, "cluster.node.devices: expected at most 1024");
+  reports({"cluster.node.nics=1025"}, "cluster.node.nics: expected at most 1024");
+  reports({"cluster.fabric.radix=1000000"}, "cluster.fabric.radix: expected at most 65536");
+  reports({"cluster.fabric.oversubscription=0.5"}, "cluster.fabric.oversubscription: expected at least 1");
+}
+
+TEST(Scenario, WhatIsTooLargeIsRefusedWithItsFile) {
+  const Catalog catalog;
+  Value root = parse_yaml(example, "a.yaml");
+  apply_override(root, "strategy.tensor=1");
+  Value widest = root;
+  for (const char* option : {"strategy.pipeline=4294967296", "strategy.context=4294967296"})
+    apply_override(widest, option);
+  EXPECT_THROW(read_scenario(widest, catalog), ScenarioError);
+  for (const char* option : {"cluster.nodes=1", "model=llama3.1-405b", "strategy.tensor=8",
+                             "training={global_batch: 131072, micro_batch: 16, sequence: 131072, recompute: full}"})
+    apply_override(root, option);
+  try {
+    simulate(read_scenario(root, catalog));
+    FAIL();
+  } catch (const ScenarioError& error) {
+    EXPECT_TRUE(std::string{error.what()}.starts_with("a.yaml: too large to simulate: ")) << error.what();
+  }
+}
+
 TEST(Scenario, MissingPartsAreReported) {
   const std::string error = error_of({}, "name: x\n");
   for (const char* part : {"cluster", "model", "training", "strategy"})
@@ -157,6 +207,11 @@ TEST(Scenario, WhatComesLaterIsNamedWithItsAlternatives) {
 TEST(Scenario, AMistakeInAnOverrideIsReportedAtTheOption) {
   reports({"cluster.nodes=x"}, "--set cluster.nodes=x: cluster.nodes: expected a whole number, got 'x'");
   reports({"strategy.tensor=3"}, "--set strategy.tensor=3: strategy.tensor: does not divide the heads");
+}
+
+TEST(Scenario, NothingInAnOverrideIsReportedAtTheOption) {
+  reports({"training.global_batch=~"},
+          "--set training.global_batch=~: training.global_batch: expected a whole number, got nothing");
 }
 
 TEST(Scenario, WhatTheFrameworkRefusesIsReportedAtTheKey) {

@@ -1,0 +1,75 @@
+// The program as its users start it: what it says and its exit status.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <string>
+
+namespace {
+
+struct Ended {
+  int status = -1;
+  std::string output;  // stdout and stderr
+};
+
+Ended trainyard(const std::string& arguments) {
+  const std::string command = "'" TRAINYARD_BINARY "' " + arguments + " 2>&1";
+  Ended ended;
+  FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return ended;
+  std::array<char, 4096> buffer{};
+  for (std::size_t read = 0; (read = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;)
+    ended.output.append(buffer.data(), read);
+  const int status = pclose(pipe);
+  if (WIFEXITED(status)) ended.status = WEXITSTATUS(status);
+  return ended;
+}
+
+void expect_refused(const std::string& arguments, const std::string& message) {
+  const Ended ended = trainyard(arguments);
+  EXPECT_EQ(ended.status, 2) << arguments;
+  EXPECT_NE(ended.output.find(message), std::string::npos) << arguments << "\n" << ended.output;
+}
+
+TEST(CommandLine, AnUnknownCommandIsNamedWithTheNearestOne) {
+  expect_refused("foo", "no command is called 'foo'; choose 'run', ");
+  expect_refused("runn x.yaml", "no command is called 'runn' (did you mean 'run'?)");
+}
+
+TEST(CommandLine, AnUnknownOptionIsNamedWithTheNearestOne) {
+  expect_refused("run --jsn x a.yaml", "trainyard run: unknown option '--jsn' (did you mean '--json'?)");
+  expect_refused("--versoin", "trainyard: unknown option '--versoin' (did you mean '--version'?)");
+  expect_refused("run a.yaml b.yaml", "trainyard run: unexpected argument 'b.yaml'");
+}
+
+TEST(CommandLine, AnOptionTakesOneArgumentAndLeavesTheScenario) {
+  expect_refused("run --trace-ranks 0,1 none.yaml", "none.yaml: no such file");
+  expect_refused("run --set seed=1 none.yaml --set seed=2", "none.yaml: no such file");
+  expect_refused("run --catalog / none.yaml", "/: expected folders called");
+}
+
+TEST(CommandLine, RanksAreNumbersBetweenCommas) {
+  for (const char* ranks : {"x", "0,", ",1", "0,,1", "1e3", "99999999999999999999"})
+    expect_refused(std::string{"run a.yaml --trace-ranks "} + ranks, "--trace-ranks: expected ranks such as 0,8, got");
+}
+
+TEST(CommandLine, OutputsGoToDifferentFiles) {
+  expect_refused("run a.yaml --json x.json --trace ./x.json", "--trace: expected another file than that of --json");
+  expect_refused("validate --csv - --json -", "--csv: expected another file than that of --json");
+}
+
+TEST(CommandLine, AFileNeedsAName) {
+  expect_refused("run a.yaml --json ''", "--json: expected the name of a file");
+  expect_refused("run a.yaml --trace ''", "--trace: expected the name of a file");
+  expect_refused("validate --csv ''", "--csv: expected the name of a file");
+}
+
+TEST(CommandLine, HelpThatCannotBePrintedIsAnOutsideFailure) {
+  EXPECT_EQ(trainyard("--help").status, 0);
+  EXPECT_NE(trainyard("run --help").output.find("--trace-ranks"), std::string::npos);
+  EXPECT_EQ(trainyard("--help > /dev/full").status, 4);
+  EXPECT_EQ(trainyard("--version > /dev/full").status, 4);
+}
+
+}  // namespace
