@@ -6,21 +6,14 @@
 #include <span>
 
 #include "sim/fold.hpp"
+#include "sim/internal/step_list.hpp"
 
 namespace trainyard::sim {
 namespace {
 
 constexpr std::int64_t unknown = std::numeric_limits<std::int64_t>::min();
-constexpr std::int64_t no_host_bound = unknown / 4;                            // far below any time, and safe to add to
-constexpr std::int64_t latest = std::numeric_limits<std::int64_t>::max() / 4;  // 26 days: any step, several times
 constexpr std::uint32_t no_call = 0xffffffff;
 constexpr std::uint16_t no_event = 0xffff;
-
-// `time` plus `duration`; times are far enough from the end of the clock to add a few of them.
-std::int64_t later(std::int64_t time, std::int64_t duration) {
-  if (duration > latest - time) throw TooLarge("the steps take longer than the 26 days of the simulated clock");
-  return time + duration;
-}
 
 // When something on a stream is done, and what a wait for it was about. Times in picoseconds.
 struct Completion {
@@ -31,38 +24,12 @@ struct Completion {
   std::uint32_t stamp = 0;  // of an event: which of the rank's records it holds
 };
 
-// A piece of a block that needs one decision: a run of kernels on one stream, or a single other operation. The end of
-// a run of n kernels with durations d that starts at S on a host that is free at H is
-//     max(S + sum d, H + max over i of ((i + 1) x launch + sum of d from i on))
-// exactly as if they were executed one by one, so a run costs no more than one kernel.
-struct Step {
-  enum class Kind : std::uint8_t { kernels, communicate, host_work, host_wait, memory };
-  Kind kind = Kind::kernels;
-  StreamId stream{};
-  StreamSet after = 0;
-  std::uint32_t first_wait = 0;
-  std::uint32_t wait_count = 0;
-  std::uint32_t record = 0;  // 1 + index into waits_, 0 for none
-  std::uint32_t first_op = 0;
-  std::uint32_t op_count = 0;
-  std::uint32_t kernel_count = 0;
-  CallId call{};
-  std::int64_t busy = 0;                    // sum of the durations; the duration of host work
-  std::int64_t host_bound = no_host_bound;  // the second term above, from the host's clock on
-  std::int64_t launch = 0;                  // host time in all
-  std::array<std::int64_t, kernel_classes> by_class{};
-};
-
 class Executor {
  public:
   Executor(const Plan& plan, const Population& population, const RunOptions& options);
   Outcome run();
 
  private:
-  struct CompiledBlock {
-    std::uint32_t first = 0;
-    std::uint32_t count = 0;
-  };
   struct RankState {
     std::int64_t host = 0;
     std::int64_t communicating_until = 0;
@@ -94,9 +61,6 @@ class Executor {
     std::uint32_t sequence = 0;
   };
 
-  void compile();
-  void compile_block(const Block& block);
-  void add_waits(Step& step, const Op& op);
   bool run_step();  // every rank once through its program; false when some stall
   void advance(std::uint32_t rank);
   bool execute(std::uint32_t rank, const Step& step, const BlockCall& call);
@@ -135,9 +99,7 @@ class Executor {
   std::size_t slot_count_;
   std::size_t event_count_;
 
-  std::vector<Step> steps_;
-  std::vector<EventRef> waits_;
-  Table<BlockId, CompiledBlock> compiled_;
+  StepList compiled_;
 
   std::vector<RankState> ranks_;
   std::vector<Completion> tails_;   // (rank, stream)
@@ -159,6 +121,7 @@ Executor::Executor(const Plan& plan, const Population& population, const RunOpti
       stream_count_(plan.streams.size()),
       slot_count_(std::max<std::size_t>(1, plan.communicators.slots())),
       event_count_(std::max<std::size_t>(1, plan.event_count())),
+      compiled_(compile_steps(plan)),
       ranks_(population.program_of.size()),
       tails_(population.program_of.size() * stream_count_),
       events_(population.program_of.size() * event_count_),
@@ -169,92 +132,12 @@ Executor::Executor(const Plan& plan, const Population& population, const RunOpti
   ensure(stream_count_ >= 1 && stream_count_ <= most_streams, "a plan has between one and most_streams streams");
   ensure(plan.communicators.slots() <= most_slots, "a plan has at most most_slots slots");
   ensure(options.record.size() < 250, "at most 249 ranks are recorded");
-  compile();
   for (const RankId asked : options.record) {
     ensure(index_of(asked) < plan.program_of.size(), "a recorded rank exists");
     const RankId rank = population.class_of[asked];
     if (recorded_[index_of(rank)] != 0) continue;
     memory_now_.emplace_back();
     recorded_[index_of(rank)] = static_cast<std::uint8_t>(memory_now_.size());
-  }
-}
-
-void Executor::compile() {
-  compiled_ = Table<BlockId, CompiledBlock>(plan_.blocks.size());
-  for (std::size_t i = 0; i < plan_.blocks.size(); ++i) {
-    const BlockId id = plan_.blocks.id(i);
-    compiled_[id].first = static_cast<std::uint32_t>(steps_.size());
-    compile_block(plan_.blocks[id]);
-    compiled_[id].count = static_cast<std::uint32_t>(steps_.size()) - compiled_[id].first;
-  }
-}
-
-void Executor::add_waits(Step& step, const Op& op) {
-  step.stream = op.stream;
-  step.after = op.after;
-  step.first_wait = static_cast<std::uint32_t>(waits_.size());
-  step.wait_count = static_cast<std::uint32_t>(op.waits.size());
-  waits_.insert(waits_.end(), op.waits.begin(), op.waits.end());
-}
-
-void Executor::compile_block(const Block& block) {
-  const std::int64_t launch = block.launch.count();
-  bool open = false;  // the last step is a run of kernels that may grow
-  for (std::uint32_t i = 0; i < block.ops.size(); ++i) {
-    const Op& op = block.ops[i];
-    if (std::holds_alternative<Memory>(op.work)) {
-      if (open) {
-        ++steps_.back().op_count;  // takes no time; looked at only where records are written
-      } else {
-        steps_.push_back({.kind = Step::Kind::memory, .first_op = i, .op_count = 1});
-      }
-      continue;
-    }
-    if (const auto* compute = std::get_if<Compute>(&op.work)) {
-      const Kernel& kernel = plan_.kernels[compute->kernel];
-      const std::int64_t duration = kernel.duration.count();
-      if (!open || op.after != 0 || !op.waits.empty() || steps_.back().stream != op.stream) {
-        Step& fresh = steps_.emplace_back();
-        add_waits(fresh, op);
-        fresh.first_op = i;
-      }
-      Step& step = steps_.back();
-      step.launch += launch;
-      step.busy = later(step.busy, duration);
-      step.host_bound = std::max(step.host_bound + duration, later(step.launch, duration));
-      step.by_class.at(static_cast<std::size_t>(kernel.kind)) += duration;
-      ++step.op_count;
-      ++step.kernel_count;
-      open = true;
-      if (op.records) {
-        waits_.push_back(*op.records);
-        step.record = static_cast<std::uint32_t>(waits_.size());
-        open = false;
-      }
-      continue;
-    }
-    Step& step = steps_.emplace_back();
-    add_waits(step, op);
-    step.first_op = i;
-    step.op_count = 1;
-    ensure(!op.records || std::holds_alternative<Communicate>(op.work), "kernels and communications record events");
-    open = std::holds_alternative<Wait>(op.work);  // kernels that follow on the stream join the wait
-    if (open) continue;
-    if (op.records) {
-      waits_.push_back(*op.records);
-      step.record = static_cast<std::uint32_t>(waits_.size());
-    }
-    if (const auto* communicate = std::get_if<Communicate>(&op.work)) {
-      ensure(op.stream != compute_stream || op.records == std::nullopt, "a blocking communication needs no event");
-      step.kind = Step::Kind::communicate;
-      step.call = communicate->call;
-      step.launch = launch;
-    } else if (const auto* work = std::get_if<HostWork>(&op.work)) {
-      step.kind = Step::Kind::host_work;
-      step.busy = work->duration.count();
-    } else {
-      step.kind = Step::Kind::host_wait;
-    }
   }
 }
 
@@ -278,7 +161,7 @@ bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& c
   if (own == unknown) return false;
   for (unsigned set = step.after; set != 0; set &= set - 1)
     if (tails[std::countr_zero(set)].end == unknown) return false;
-  const std::span<const EventRef> waits(waits_.data() + step.first_wait, step.wait_count);
+  const std::span<const EventRef> waits(compiled_.waits.data() + step.first_wait, step.wait_count);
   for (const EventRef& ref : waits)
     if (events[event_of(ref, call)].end == unknown) return false;
 
@@ -357,7 +240,7 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
   state.host = later(state.host, step.launch);
   const Completion done{.end = end, .arrival = ready, .transfer = ready, .call = no_call};
   tail(rank, step.stream) = done;
-  if (step.record != 0) record_event(rank, event_of(waits_[step.record - 1], call), done);
+  if (step.record != 0) record_event(rank, event_of(compiled_.waits[step.record - 1], call), done);
   outcome_.operations += step.kernel_count * static_cast<std::uint64_t>(weight_of(rank));
 }
 
@@ -379,7 +262,7 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
   ready = arrival;
   outcome_.operations += static_cast<std::uint64_t>(weight_of(rank));
 
-  const std::uint16_t event = step.record != 0 ? event_of(waits_[step.record - 1], block_call) : no_event;
+  const std::uint16_t event = step.record != 0 ? event_of(compiled_.waits[step.record - 1], block_call) : no_event;
   const std::size_t slot = rank * slot_count_ + index_of(call.slot);
   joined_[slot] = {.arrival = ready,
                    .call = static_cast<std::uint32_t>(index_of(step.call)),
@@ -493,9 +376,9 @@ void Executor::advance(std::uint32_t rank) {
   const Program& program = plan_.programs[population_.program_of[RankId{rank}]];
   while (state.call < program.calls.size()) {
     const BlockCall& call = program.calls[state.call];
-    const CompiledBlock& block = compiled_[call.block];
+    const StepList::Extent block = compiled_.blocks[call.block];
     while (state.step < block.count) {
-      if (!execute(rank, steps_[block.first + state.step], call)) return;
+      if (!execute(rank, compiled_.steps[block.first + state.step], call)) return;
       ++state.step;
     }
     state.step = 0;

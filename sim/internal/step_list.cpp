@@ -1,0 +1,109 @@
+#include "sim/internal/step_list.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+namespace trainyard::sim {
+namespace {
+
+class Compiler {
+ public:
+  explicit Compiler(const Plan& plan) : plan_(plan) {}
+
+  StepList compile() {
+    list_.blocks = Table<BlockId, StepList::Extent>(plan_.blocks.size());
+    for (std::size_t i = 0; i < plan_.blocks.size(); ++i) {
+      const BlockId id = plan_.blocks.id(i);
+      list_.blocks[id].first = static_cast<std::uint32_t>(list_.steps.size());
+      compile_block(plan_.blocks[id]);
+      list_.blocks[id].count = static_cast<std::uint32_t>(list_.steps.size()) - list_.blocks[id].first;
+    }
+    return std::move(list_);
+  }
+
+ private:
+  void compile_block(const Block& block) {
+    open_ = false;
+    for (std::uint32_t i = 0; i < block.ops.size(); ++i) {
+      const Op& op = block.ops[i];
+      if (std::holds_alternative<Memory>(op.work)) {
+        add_memory(i);
+      } else if (const auto* compute = std::get_if<Compute>(&op.work)) {
+        add_kernel(op, i, plan_.kernels[compute->kernel], block.launch.count());
+      } else {
+        add_other(op, i, block.launch.count());
+      }
+    }
+  }
+
+  // Takes no time; looked at only where records are written.
+  void add_memory(std::uint32_t index) {
+    if (open_)
+      ++list_.steps.back().op_count;
+    else
+      list_.steps.push_back({.kind = Step::Kind::memory, .first_op = index, .op_count = 1});
+  }
+
+  void add_kernel(const Op& op, std::uint32_t index, const Kernel& kernel, std::int64_t launch) {
+    if (!open_ || op.after != 0 || !op.waits.empty() || list_.steps.back().stream != op.stream) begin(op, index);
+    Step& step = list_.steps.back();
+    const std::int64_t duration = kernel.duration.count();
+    step.launch += launch;
+    step.busy = later(step.busy, duration);
+    step.host_bound = std::max(step.host_bound + duration, later(step.launch, duration));
+    step.by_class.at(static_cast<std::size_t>(kernel.kind)) += duration;
+    ++step.op_count;
+    ++step.kernel_count;
+    open_ = !op.records;
+    record(step, op);
+  }
+
+  void add_other(const Op& op, std::uint32_t index, std::int64_t launch) {
+    Step& step = begin(op, index);
+    step.op_count = 1;
+    open_ = std::holds_alternative<Wait>(op.work);  // kernels that follow on the stream join the wait
+    if (const auto* communicate = std::get_if<Communicate>(&op.work)) {
+      ensure(op.stream != compute_stream || !op.records, "a blocking communication needs no event");
+      step.kind = Step::Kind::communicate;
+      step.call = communicate->call;
+      step.launch = launch;
+      record(step, op);
+      return;
+    }
+    ensure(!op.records, "only kernels and communications record events");
+    if (const auto* work = std::get_if<HostWork>(&op.work)) {
+      step.kind = Step::Kind::host_work;
+      step.busy = work->duration.count();
+    } else if (!open_) {
+      step.kind = Step::Kind::host_wait;
+    }
+  }
+
+  Step& begin(const Op& op, std::uint32_t index) {
+    Step& step = list_.steps.emplace_back();
+    step.stream = op.stream;
+    step.after = op.after;
+    step.first_wait = static_cast<std::uint32_t>(list_.waits.size());
+    step.wait_count = static_cast<std::uint32_t>(op.waits.size());
+    step.first_op = index;
+    list_.waits.insert(list_.waits.end(), op.waits.begin(), op.waits.end());
+    return step;
+  }
+
+  void record(Step& step, const Op& op) {
+    if (!op.records) return;
+    list_.waits.push_back(*op.records);
+    step.record = static_cast<std::uint32_t>(list_.waits.size());
+  }
+
+  const Plan& plan_;
+  StepList list_;
+  bool open_ = false;  // the last step is a run of kernels that may grow
+};
+
+}  // namespace
+
+StepList compile_steps(const Plan& plan) { return Compiler(plan).compile(); }
+
+}  // namespace trainyard::sim

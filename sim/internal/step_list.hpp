@@ -1,0 +1,56 @@
+// Blocks as the executor walks them: compiled once, however often they are called.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "sim/plan.hpp"
+
+namespace trainyard::sim {
+
+// Times in picoseconds. The last one is 26 days: any step, several times.
+constexpr std::int64_t latest_time = std::numeric_limits<std::int64_t>::max() / 4;
+constexpr std::int64_t no_host_bound = std::numeric_limits<std::int64_t>::min() / 4;  // below any time, safe to add to
+
+// `time` plus `duration`; times are far enough from the end of the clock to add a few of them.
+inline std::int64_t later(std::int64_t time, std::int64_t duration) {
+  if (duration > latest_time - time) throw TooLarge("the steps take longer than the 26 days of the simulated clock");
+  return time + duration;
+}
+
+// A piece of a block that needs one decision: a run of kernels on one stream, or a single other operation. The end of
+// a run of n kernels with durations d that starts at S on a host that is free at H is
+//     max(S + sum d, H + max over i of ((i + 1) x launch + sum of d from i on))
+// exactly as if they were executed one by one, so a run costs no more than one kernel.
+struct Step {
+  enum class Kind : std::uint8_t { kernels, communicate, host_work, host_wait, memory };
+  Kind kind = Kind::kernels;
+  StreamId stream{};
+  StreamSet after = 0;
+  std::uint32_t first_wait = 0;
+  std::uint32_t wait_count = 0;
+  std::uint32_t record = 0;  // 1 + index into StepList::waits, 0 for none
+  std::uint32_t first_op = 0;
+  std::uint32_t op_count = 0;
+  std::uint32_t kernel_count = 0;
+  CallId call{};
+  std::int64_t busy = 0;                    // sum of the durations; the duration of host work
+  std::int64_t host_bound = no_host_bound;  // the second term above, from the host's clock on
+  std::int64_t launch = 0;                  // host time in all
+  std::array<std::int64_t, kernel_classes> by_class{};
+};
+
+struct StepList {
+  struct Extent {
+    std::uint32_t first = 0;
+    std::uint32_t count = 0;
+  };
+  std::vector<Step> steps;
+  std::vector<EventRef> waits;  // of all steps, and the events that they record
+  Table<BlockId, Extent> blocks;
+};
+StepList compile_steps(const Plan& plan);
+
+}  // namespace trainyard::sim
