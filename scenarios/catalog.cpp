@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <mutex>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -10,11 +12,11 @@
 #include "scenarios/internal/embedded.hpp"
 #include "scenarios/internal/entries.hpp"
 #include "scenarios/internal/reader.hpp"
+#include "scenarios/internal/tuning_entries.hpp"
 
 namespace trainyard::scenarios {
 namespace {
 
-constexpr std::array<std::string_view, 4> folder_names{"accelerators", "nodes", "fabrics", "models"};
 constexpr std::string_view extension = ".yaml";
 
 // One folder of entries, in the order of their names.
@@ -39,7 +41,14 @@ auto read_entry(std::string_view name, const Read& read) {
 
 }  // namespace
 
-Catalog::Catalog(std::span<const std::filesystem::path> folders) {
+struct Catalog::Cache {
+  std::mutex mutex;
+  std::map<const CatalogEntry*, Value> values;
+};
+
+Catalog::~Catalog() = default;
+
+Catalog::Catalog(std::span<const std::filesystem::path> folders) : cache_(std::make_unique<Cache>()) {
   for (const std::filesystem::path& folder : folders) add_folder(folder);
   add_built_in();
 }
@@ -49,8 +58,8 @@ void Catalog::add_folder(const std::filesystem::path& folder) {
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error))
     throw ScenarioError({.file = folder.string()}, "expected a folder of catalogue entries");
-  for (std::size_t kind = 0; kind < folder_names.size(); ++kind) {
-    const std::filesystem::path place = folder / folder_names[kind];
+  for (std::size_t kind = 0; kind < entry_folders.size(); ++kind) {
+    const std::filesystem::path place = folder / entry_folders[kind];
     if (!std::filesystem::is_directory(place, error)) continue;
     any = true;
     for (const std::filesystem::path& file : files_in(place))
@@ -60,13 +69,13 @@ void Catalog::add_folder(const std::filesystem::path& folder) {
                           .text = read_text(file),
                           .built_in = false});
   }
-  if (!any) throw ScenarioError({.file = folder.string()}, "expected folders called " + listed(folder_names));
+  if (!any) throw ScenarioError({.file = folder.string()}, "expected folders called " + listed(entry_folders));
 }
 
 void Catalog::add_built_in() {
   for (const EmbeddedFile& file : embedded_files()) {
-    for (std::size_t kind = 0; kind < folder_names.size(); ++kind) {
-      const std::string prefix = "catalog/" + std::string{folder_names[kind]} + "/";
+    for (std::size_t kind = 0; kind < entry_folders.size(); ++kind) {
+      const std::string prefix = "catalog/" + std::string{entry_folders[kind]} + "/";
       if (!file.path.starts_with(prefix) || !file.path.ends_with(extension)) continue;
       std::string_view name = file.path.substr(prefix.size());
       name.remove_suffix(extension.size());
@@ -95,9 +104,15 @@ const CatalogEntry* Catalog::find(EntryKind kind, std::string_view name, const C
   return found == entries_.end() ? nullptr : &*found;
 }
 
+const Value& Catalog::parsed(const CatalogEntry& entry) const {
+  const std::lock_guard lock(cache_->mutex);
+  const auto known = cache_->values.find(&entry);
+  if (known != cache_->values.end()) return known->second;
+  return cache_->values.emplace(&entry, parse_yaml(entry.text, entry.file)).first->second;
+}
+
 std::string Catalog::description(const CatalogEntry& entry) const {
-  const Value value = parse_yaml(entry.text, entry.file);
-  const Value* text = value.find("description");
+  const Value* text = parsed(entry).find("description");
   return text == nullptr ? std::string{} : text->scalar;
 }
 
@@ -129,15 +144,18 @@ void Catalog::check(EntryKind kind, std::string_view name) const {
   if (kind == EntryKind::accelerator) accelerator(name);
   if (kind == EntryKind::node) node(name);
   if (kind == EntryKind::fabric) fabric(name);
-  if (kind != EntryKind::model) return;
+  if (kind != EntryKind::model && kind != EntryKind::library) return;
   Value value = resolved(kind, name);
-  if (value.find("layers") != nullptr) {
+  if (kind == EntryKind::model && value.find("layers") != nullptr) {
     model(name);
     return;
   }
-  make_partial(value);
+  make_partial(value);  // a family of models lacks dimensions, a library the facts of a node
   Reader reader;
-  read_model(reader, *this, value, "");
+  if (kind == EntryKind::model)
+    read_model(reader, *this, value, "");
+  else
+    read_library(reader, *this, value, "");
   reader.throw_mistakes();
 }
 

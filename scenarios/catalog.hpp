@@ -1,9 +1,11 @@
-// What Trainyard knows by name: accelerators, nodes, fabrics and models, each figure with its source.
+// What Trainyard knows by name: accelerators, nodes, fabrics, models and collective libraries, each figure with its
+// source.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,8 +19,9 @@ namespace trainyard::scenarios {
 
 struct Value;
 
-enum class EntryKind : std::uint8_t { accelerator, node, fabric, model };
-constexpr std::array<std::string_view, 4> entry_kinds{"accelerator", "node", "fabric", "model"};
+enum class EntryKind : std::uint8_t { accelerator, node, fabric, model, library };
+constexpr std::array<std::string_view, 5> entry_kinds{"accelerator", "node", "fabric", "model", "collective library"};
+constexpr std::array<std::string_view, 5> entry_folders{"accelerators", "nodes", "fabrics", "models", "collectives"};
 constexpr std::string_view to_string(EntryKind kind) { return entry_kinds[static_cast<std::size_t>(kind)]; }
 
 struct CatalogEntry {
@@ -31,14 +34,20 @@ struct CatalogEntry {
 
 class Catalog {
  public:
-  // The built-in entries, after those of the folders (each with `accelerators/`, `nodes/`, `fabrics/` or `models/`).
+  // The built-in entries, after those of the folders (each with some of `entry_folders`).
   explicit Catalog(std::span<const std::filesystem::path> folders = {});
+  ~Catalog();
+  Catalog(const Catalog&) = delete;
+  Catalog& operator=(const Catalog&) = delete;
 
   // The entries that names mean, sorted: one of a folder hides a built-in one of the same name.
   std::vector<const CatalogEntry*> entries(EntryKind kind) const;
   // Null where there is none. With `hidden_by`: the entry of this name that the given one hides.
   const CatalogEntry* find(EntryKind kind, std::string_view name, const CatalogEntry* hidden_by = nullptr) const;
   std::string description(const CatalogEntry& entry) const;
+  // The text of one of the entries as a value, read when it is first asked for, by whichever thread. Throws
+  // ScenarioError.
+  const Value& parsed(const CatalogEntry& entry) const;
 
   // Throw ScenarioError where the name is unknown or the entry is wrong.
   Value resolved(EntryKind kind, std::string_view name) const;  // with what `base` names merged in
@@ -52,7 +61,10 @@ class Catalog {
   void add_folder(const std::filesystem::path& folder);
   void add_built_in();
 
+  struct Cache;
+
   std::vector<CatalogEntry> entries_;  // in order of precedence
+  std::unique_ptr<Cache> cache_;
 };
 
 }  // namespace trainyard::scenarios

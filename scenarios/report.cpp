@@ -40,6 +40,17 @@ Json memory_json(const MemorySummary& memory) {
   return json;
 }
 
+Json links_json(const std::vector<LinkSummary>& links) {
+  Json rows = Json::array();
+  for (const LinkSummary& link : links)
+    rows.push_back({{"kind", topology::to_string(link.kind)},
+                    {"count", link.count},
+                    {"utilization_mean", link.utilization_mean},
+                    {"utilization_peak", link.utilization_peak},
+                    {"busiest", link.busiest}});
+  return rows;
+}
+
 }  // namespace
 
 std::string to_json(const Result& result) {
@@ -69,8 +80,12 @@ std::string to_json(const Result& result) {
                   {"hfu", result.hfu},
                   {"device_busy", result.device_busy},
                   {"breakdown_s", breakdown},
+                  {"ideal_step_time_s", result.ideal_step_time_s},
+                  {"communication_overhead", result.communication_overhead},
                   {"memory", memory_json(result.memory)},
                   {"communication", communication_json(result.communication)},
+                  {"links", links_json(result.links)},
+                  {"faulty_links", result.faulty_links},
                   {"engine",
                    {{"wall_s", result.engine.wall_s},
                     {"peak_rss_bytes", result.engine.peak_rss_bytes},
@@ -138,7 +153,33 @@ std::string communication_text(const Result& result) {
   return text;
 }
 
+std::string links_text(const Result& result) {
+  std::string text;
+  for (const LinkSummary& link : result.links) {
+    if (link.utilization_peak == 0) continue;
+    if (text.empty())
+      text = "\nLinks, use of their capacity over the step\n  " + padded_right("kind", 10) + padded_left("count", 10) +
+             padded_left("mean", 9) + padded_left("busiest", 10) + "\n";
+    text += "  " + padded_right(topology::to_string(link.kind), 10) + padded_left(std::to_string(link.count), 10) +
+            padded_left(percent(link.utilization_mean), 9) + padded_left(percent(link.utilization_peak), 10) + "  " +
+            link.busiest + "\n";
+  }
+  for (std::size_t i = 0; i < result.faulty_links.size() && i < 8; ++i)
+    text += "  degraded or broken: " + result.faulty_links[i] + "\n";
+  if (result.faulty_links.size() > 8)
+    text += "  and " + std::to_string(result.faulty_links.size() - 8) + " more links with faults\n";
+  return text;
+}
+
 }  // namespace
+
+std::string links_to_csv(std::span<const LinkRow> rows) {
+  std::string text = "kind,link,bytes,capacity_bytes_per_s,utilization\n";
+  for (const LinkRow& row : rows)
+    text += std::string(topology::to_string(row.kind)) + "," + row.name + "," + std::to_string(row.bytes.count) + "," +
+            std::to_string(row.capacity.count) + "," + fixed(row.utilization, 6) + "\n";
+  return text;
+}
 
 std::string to_summary(const Scenario& scenario, const Result& result) {
   const strategies::Parallelism& p = result.parallelism;
@@ -159,7 +200,10 @@ std::string to_summary(const Scenario& scenario, const Result& result) {
   text += "  utilisation    MFU " + percent(result.mfu) + " (" + fixed(result.model_tflops_per_device, 0) +
           " TFLOP/s per device; " + percent(result.mfu_full_attention) + " counting attention in full), HFU " +
           percent(result.hfu) + ", device busy " + percent(result.device_busy) + "\n";
-  text += breakdown_text(result) + communication_text(result) + memory_text(result);
+  if (result.ideal_step_time_s > 0)
+    text += "  communication  " + percent(result.communication_overhead) + " of the step; " +
+            format_seconds(result.ideal_step_time_s) + " on an ideal network\n";
+  text += breakdown_text(result) + communication_text(result) + links_text(result) + memory_text(result);
   text += "\nSimulated in " + format_seconds(result.engine.wall_s) + ": " +
           format_count(static_cast<double>(result.engine.operations)) + " operations on " +
           std::to_string(result.engine.ranks) + " ranks of " + std::to_string(result.engine.rank_classes) +

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "scenarios/diagnostics.hpp"
+#include "scenarios/internal/cluster_entries.hpp"
 #include "scenarios/internal/document.hpp"
 #include "scenarios/internal/entries.hpp"
 #include "scenarios/internal/reader.hpp"
@@ -15,8 +16,6 @@ namespace trainyard::scenarios {
 namespace {
 
 using strategies::StrategyEntry;
-
-constexpr std::int64_t most_devices = std::int64_t{1} << 20U;  // what the simulator is built for
 
 // Frameworks of the scenario format; those without a strategy are refused as coming later, not as unknown.
 constexpr std::array<std::string_view, 8> framework_names{"pytorch-ddp", "pytorch-fsdp", "deepspeed",  "megatron-lm",
@@ -44,55 +43,6 @@ Parts read_top(Reader& reader, const Value& root, Scenario& scenario) {
   const std::array<Later, 5> later{{{"workload", "inference"}, {"inference"}, {"reliability"}, {"cost"}, {"run"}}};
   reader.read(root, "", {.keys = keys, .sections = sections, .later = later});
   return parts;
-}
-
-void check_placement(Reader& reader, const Value* placement) {
-  if (placement == nullptr || (placement->is_scalar() && placement->scalar == "packed")) return;
-  const bool known = placement->is_sequence() || (placement->is_scalar() && placement->scalar == "shuffled");
-  reader.report_at("cluster.placement", known ? describe(*placement) + " is not supported yet; choose 'packed'"
-                                              : "expected 'packed', got " + describe(*placement));
-}
-
-void check_faults(Reader& reader, const Value* faults) {
-  if (faults == nullptr || (faults->is_sequence() && faults->items.empty())) return;
-  reader.report_at("cluster.faults", faults->is_sequence() ? "faults are not supported yet; leave the list empty"
-                                                           : "expected a list, got " + describe(*faults));
-}
-
-void read_cluster(Reader& reader, const Catalog& catalog, const Value& cluster, Scenario& scenario) {
-  const Value* node = nullptr;
-  const Value* fabric = nullptr;
-  const Value* placement = nullptr;
-  const Value* faults = nullptr;
-  std::optional<std::int64_t> devices;
-  const std::vector<sim::Key> keys{
-      {.name = "nodes", .target = &scenario.nodes, .help = "", .required = true, .least = 1, .most = 1e6},
-      {.name = "devices", .target = &devices, .help = "", .least = 1, .most = 1e9},
-  };
-  const std::array<Section, 4> sections{
-      {{"node", &node, true}, {"fabric", &fabric}, {"placement", &placement}, {"faults", &faults}}};
-  const std::array<Later, 1> later{{{"groups", "", "give 'node' and 'nodes'"}}};
-  const std::size_t before = reader.mistakes();
-  reader.read(cluster, "cluster", {.keys = keys, .sections = sections, .later = later});
-  check_placement(reader, placement);
-  check_faults(reader, faults);
-  if (node == nullptr) return;
-  NodeReading reading = read_node(reader, catalog, *node, "cluster.node");
-  scenario.node = std::move(reading.node);
-  scenario.accelerator = std::move(reading.accelerator);
-  if (fabric != nullptr || !scenario.node.fabric.empty())  // without either, the mistake is reported
-    scenario.fabric = read_fabric(reader, catalog, fabric, scenario.node.fabric, "cluster.fabric");
-  if (reader.mistakes() > before) return;
-
-  const std::int64_t all = scenario.nodes * scenario.node.devices;
-  scenario.devices = devices.value_or(all);
-  if (scenario.devices > all)
-    reader.report_at("cluster.devices",
-                     "expected at most " + std::to_string(all) + " (" + std::to_string(scenario.nodes) + " nodes of " +
-                         std::to_string(scenario.node.devices) + " devices), got " + std::to_string(scenario.devices));
-  if (all > most_devices)
-    reader.report_at("cluster.nodes", std::to_string(all) + " devices are more than the " +
-                                          std::to_string(most_devices) + " that can be simulated");
 }
 
 void check_finetune(Reader& reader, const Value* finetune) {
@@ -250,10 +200,6 @@ void check_relations(Reader& reader, Scenario& scenario, const ModelReading& mod
 
 }  // namespace
 
-topology::Cluster make_cluster(const Scenario& scenario) {
-  return {scenario.node, scenario.nodes, scenario.devices, scenario.fabric};
-}
-
 Scenario read_scenario(const Value& root, const Catalog& catalog, std::span<const StrategyEntry> frameworks) {
   Scenario scenario;
   scenario.file = root.where.file;
@@ -272,8 +218,10 @@ Scenario read_scenario(const Value& root, const Catalog& catalog, std::span<cons
   return scenario;
 }
 
-Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options,
-                       std::span<const StrategyEntry> frameworks) {
+namespace {
+
+// The file with what is overridden.
+Value load_root(const std::filesystem::path& path, const LoadOptions& options) {
   Value root = read_document(path);
   if (!root.is_map()) throw ScenarioError(root.where, "expected a map of keys, got " + describe(root));
   std::vector<Diagnostic> mistakes;
@@ -285,7 +233,33 @@ Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog
     }
   }
   if (!mistakes.empty()) throw ScenarioError(std::move(mistakes));
-  return read_scenario(root, catalog, frameworks);
+  return root;
+}
+
+}  // namespace
+
+Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options,
+                       std::span<const StrategyEntry> frameworks) {
+  return read_scenario(load_root(path, options), catalog, frameworks);
+}
+
+Scenario read_cluster(const Value& root, const Catalog& catalog) {
+  Scenario scenario;
+  scenario.file = root.where.file;
+  Reader reader;
+  const Value* cluster = nullptr;
+  const std::vector<sim::Key> keys{{.name = "name", .target = &scenario.name, .help = ""},
+                                   {.name = "seed", .target = &scenario.seed, .help = ""}};
+  const std::array<Section, 1> sections{{{"cluster", &cluster, true}}};
+  reader.read(root, "", {.keys = keys, .sections = sections, .foreign = true});
+  if (scenario.name.empty()) scenario.name = std::filesystem::path{root.where.file}.stem().string();
+  if (cluster != nullptr) read_cluster(reader, catalog, *cluster, scenario);
+  reader.throw_mistakes();
+  return scenario;
+}
+
+Scenario load_cluster(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options) {
+  return read_cluster(load_root(path, options), catalog);
 }
 
 }  // namespace trainyard::scenarios

@@ -22,11 +22,17 @@ struct Scenario {
   std::string file;  // where it was read
   std::string name;
   std::int64_t seed = 1;
-  workloads::Accelerator accelerator;
-  topology::NodeType node;
+  std::vector<workloads::Accelerator> accelerators;   // of each type of nodes
+  workloads::Accelerator accelerator;                 // the first of them
+  topology::NodeType node;                            // the first type
+  std::int64_t nodes = 0;                             // of that type
+  std::vector<topology::Cluster::Group> other_nodes;  // of other types, after those
   topology::FabricType fabric;
-  std::int64_t nodes = 0;
-  std::int64_t devices = 0;  // that take part: all of them, unless the scenario says fewer
+  std::int64_t devices = 0;             // that take part: all of them, unless the scenario says fewer
+  std::vector<std::int64_t> placement;  // nodes in the order in which ranks fill them; empty: as they are numbered
+  std::vector<topology::Cluster::LinkFault> link_faults;
+  std::vector<topology::Cluster::DeviceFault> device_faults;
+  std::vector<topology::Cluster::NodeFault> node_faults;
   workloads::Model model;
   workloads::Training training;
   std::string framework;
@@ -45,5 +51,9 @@ Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog
                        std::span<const strategies::StrategyEntry> frameworks = strategies::catalog());
 Scenario read_scenario(const Value& root, const Catalog& catalog,
                        std::span<const strategies::StrategyEntry> frameworks = strategies::catalog());
+
+// Of a scenario only its `cluster`, and its name: nothing is trained. Other keys may be there, and are not looked at.
+Scenario load_cluster(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options = {});
+Scenario read_cluster(const Value& root, const Catalog& catalog);
 
 }  // namespace trainyard::scenarios

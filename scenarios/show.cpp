@@ -25,16 +25,22 @@ struct Figure {
   std::string value;
 };
 
+std::string text_of(const Value& value) {
+  std::string text = value.scalar;
+  for (const Value& item : value.items) {
+    const std::string of_item = text_of(item);
+    text += (text.empty() ? "" : ", ") + (item.is_sequence() ? "[" + of_item + "]" : of_item);
+  }
+  return text;
+}
+
 void collect(const Value& value, const std::string& path, std::vector<Figure>& figures) {
   if (value.is_map()) {
     for (const Entry& entry : value.entries)
       collect(entry.value, path.empty() ? entry.key.scalar : path + "." + entry.key.scalar, figures);
     return;
   }
-  std::string text = value.scalar;
-  if (value.is_sequence())
-    for (const Value& item : value.items) text += (text.empty() ? "" : ", ") + item.scalar;
-  figures.push_back({path, printable(text)});
+  figures.push_back({path, printable(text_of(value))});
 }
 
 // The source of a key is its own or that of what it lies in.

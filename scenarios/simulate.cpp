@@ -1,5 +1,6 @@
 #include "scenarios/simulate.hpp"
 
+#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -8,6 +9,8 @@
 #include <stdexcept>
 
 #include "scenarios/diagnostics.hpp"
+#include "sim/fold.hpp"
+#include "strategies/device_classes.hpp"
 
 namespace trainyard::scenarios {
 namespace {
@@ -29,7 +32,50 @@ Breakdown breakdown_of(const sim::ComputeStreamTime& time, std::size_t ranks) {
   for (const sim::WideDuration& exposed : time.exposed) breakdown.at(next++) = exposed.mean_seconds(ranks);
   breakdown.at(next++) = time.bubble.mean_seconds(ranks);
   breakdown.at(next++) = time.host.mean_seconds(ranks);
-  return breakdown;  // all devices are alike and healthy: nothing is lost to stragglers
+  return breakdown;
+}
+
+// What ranks wait longer than they would if no device were slow is the stragglers' doing, whatever they wait for.
+void blame_stragglers(Breakdown& breakdown, const Breakdown& healthy) {
+  const std::size_t straggler = breakdown.size() - 1;
+  for (std::size_t i = sim::kernel_classes; i < straggler; ++i) {
+    const double longer = std::max(0.0, breakdown.at(i) - healthy.at(i));
+    breakdown.at(i) -= longer;
+    breakdown.at(straggler) += longer;
+  }
+}
+
+bool has_slow_devices(const sim::Plan& plan) {
+  return std::ranges::any_of(plan.device_classes, &sim::DeviceClass::slow);
+}
+
+double utilization(sim::Bytes bytes, sim::BytesPerSecond capacity, double step_s) {
+  if (capacity.count == 0 || step_s == 0) return 0;
+  return static_cast<double>(bytes.count) / (static_cast<double>(capacity.count) * step_s);
+}
+
+std::vector<LinkSummary> links_of(const sim::Plan& plan, const topology::Cluster& cluster, double step_s) {
+  std::map<topology::LinkKind, LinkSummary> kinds;
+  std::map<topology::LinkKind, topology::LinkId> busiest;
+  for (std::size_t i = 0; i < plan.link_bytes.size(); ++i) {
+    const topology::LinkId id{static_cast<std::uint32_t>(i)};
+    const topology::Link link = cluster.link(id);
+    LinkSummary& summary = kinds[link.kind];
+    summary.kind = link.kind;
+    ++summary.count;
+    const double used = utilization(plan.link_bytes[i], link.capacity, step_s);
+    summary.utilization_mean += used;
+    if (used <= summary.utilization_peak) continue;
+    summary.utilization_peak = used;
+    busiest[link.kind] = id;
+  }
+  std::vector<LinkSummary> result;
+  for (auto& [kind, summary] : kinds) {
+    summary.utilization_mean /= static_cast<double>(summary.count);
+    if (busiest.contains(kind)) summary.busiest = cluster.name_of(busiest.at(kind));
+    result.push_back(std::move(summary));
+  }
+  return result;
 }
 
 MemorySummary memory_of(const sim::Plan& plan, int groups, sim::Bytes capacity) {
@@ -153,42 +199,90 @@ std::int64_t peak_resident_bytes() {
 
 namespace {
 
+class Stopwatch {
+ public:
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - latest_).count();
+    latest_ = now;
+    return seconds;
+  }
+  double total() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point latest_ = started_;
+};
+
 Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options) {
-  const auto started = std::chrono::steady_clock::now();
+  Stopwatch watch;
+  PhaseTimes phases;
   const topology::Cluster cluster = make_cluster(scenario);
-  const strategies::Job job{
-      .model = scenario.model, .training = scenario.training, .accelerator = scenario.accelerator, .cluster = cluster};
-  strategies::PlannedStep step = scenario.strategy->plan(job);
+  phases.build = watch.lap();
+  const strategies::Job job{.model = scenario.model,
+                            .training = scenario.training,
+                            .accelerator = scenario.accelerators.front(),
+                            .cluster = cluster};
+  strategies::PlannedStep step = strategies::plan_on_devices(*scenario.strategy, job, scenario.accelerators);
+  phases.expand = watch.lap();
+
+  // Whatever is compared with the step is folded, since that gives the same in less time.
+  const sim::Population folded =
+      options.fold || options.ideal || has_slow_devices(step.plan) ? sim::fold(step.plan) : sim::Population{};
+  const sim::Population all = options.fold ? sim::Population{} : sim::everyone(step.plan);
+  phases.refine = watch.lap();
 
   Simulation simulation;
-  simulation.outcome = sim::run(step.plan, {.record = ranks_to_record(step.plan, options), .fold = options.fold});
+  simulation.outcome = sim::run(step.plan, options.fold ? folded : all,
+                                {.record = ranks_to_record(step.plan, options), .tie_seed = options.tie_seed});
   const sim::Outcome& outcome = simulation.outcome;
   if (!outcome.stall.empty()) throw std::logic_error("the simulated step stalls: " + outcome.stall);
+  phases.simulate = watch.lap();
 
   Result& result = simulation.result;
+  const std::size_t ranks = step.plan.program_of.size();
+  result.step_time_s = sim::to_seconds(outcome.step_time);
+  result.breakdown_s = breakdown_of(outcome.time, ranks);
+  if (options.ideal) {
+    const sim::Outcome ideal = sim::run(step.plan, folded, {.ideal_network = true});
+    result.ideal_step_time_s = sim::to_seconds(ideal.step_time);
+    result.communication_overhead = 1 - result.ideal_step_time_s / result.step_time_s;
+  }
+  if (has_slow_devices(step.plan))
+    blame_stragglers(result.breakdown_s,
+                     breakdown_of(sim::run(step.plan, folded, {.healthy_devices = true}).time, ranks));
+  phases.compare = watch.lap();
+
   result.scenario = scenario.name;
   result.seed = scenario.seed;
   result.devices = scenario.devices;
   result.parallelism = step.parallelism;
   result.micro_batch = step.micro_batch;
   result.micro_batches = step.micro_batches;
-  result.step_time_s = sim::to_seconds(outcome.step_time);
-  result.steady = outcome.steady;
-  const std::size_t ranks = step.plan.program_of.size();
-  result.breakdown_s = breakdown_of(outcome.time, ranks);
   result.device_busy = 1 - outcome.time.idle.mean_seconds(ranks) / result.step_time_s;
   fill_rates(result, scenario, hardware_flops(step.plan));
-  result.memory = memory_of(step.plan, step.communicator_groups, scenario.accelerator.memory);
+  result.memory = memory_of(step.plan, step.communicator_groups, scenario.accelerators.front().memory);
   result.communication = communication_of(step.plan, outcome);
+  result.links = links_of(step.plan, cluster, result.step_time_s);
+  for (std::size_t i = 0; i < cluster.link_count(); ++i) {
+    const topology::LinkId link{static_cast<std::uint32_t>(i)};
+    if (cluster.health_of(link) != 1.0) result.faulty_links.push_back(cluster.name_of(link));
+  }
   result.warnings = scenario.warnings;
   if (!outcome.steady)
     result.warnings.emplace_back("the step time had not settled after several steps; the longest rank's is given");
-  result.engine = {.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count(),
+  phases.report = watch.lap();
+  result.engine = {.wall_s = watch.total(),
                    .peak_rss_bytes = peak_resident_bytes(),
                    .events = outcome.communications,
                    .operations = outcome.operations,
                    .ranks = static_cast<std::int64_t>(ranks),
-                   .rank_classes = static_cast<std::int64_t>(outcome.rank_classes)};
+                   .rank_classes = static_cast<std::int64_t>(outcome.rank_classes),
+                   .phases = phases};
+  spdlog::debug("seconds: build {:.3f}, expand {:.3f}, refine {:.3f}, simulate {:.3f}, compare {:.3f}, report {:.3f}",
+                phases.build, phases.expand, phases.refine, phases.simulate, phases.compare, phases.report);
+  spdlog::debug("network: {} links, {} flows, {} crossings; events {}, held back {}", step.plan.network.links().size(),
+                step.plan.network.flow_count(), step.plan.network.crossing_count(), outcome.events, outcome.held_back);
   simulation.plan = std::move(step.plan);
   return simulation;
 }
@@ -202,6 +296,23 @@ Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
     throw ScenarioError({scenario.file.empty() ? scenario.name : scenario.file, 0, 0},
                         std::string("too large to simulate: ") + error.what());
   }
+}
+
+std::vector<LinkRow> link_rows(const Scenario& scenario, const Simulation& simulation) {
+  const topology::Cluster cluster = make_cluster(scenario);
+  std::vector<LinkRow> rows;
+  for (std::size_t i = 0; i < simulation.plan.link_bytes.size(); ++i) {
+    const sim::Bytes bytes = simulation.plan.link_bytes[i];
+    if (bytes.count == 0) continue;
+    const topology::LinkId id{static_cast<std::uint32_t>(i)};
+    const topology::Link link = cluster.link(id);
+    rows.push_back({.kind = link.kind,
+                    .name = cluster.name_of(id),
+                    .bytes = bytes,
+                    .capacity = link.capacity,
+                    .utilization = utilization(bytes, link.capacity, simulation.result.step_time_s)});
+  }
+  return rows;
 }
 
 }  // namespace trainyard::scenarios

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -45,13 +46,33 @@ struct MemorySummary {
   std::int64_t peak_rank = 0;
 };
 
+// All links of a kind, in the measured step. Utilisation is bytes carried over what the capacity could carry.
+struct LinkSummary {
+  topology::LinkKind kind{};
+  std::int64_t count = 0;
+  double utilization_mean = 0;
+  double utilization_peak = 0;
+  std::string busiest;
+};
+
+// Seconds that each part of a simulation took, to steer by; not part of a result.
+struct PhaseTimes {
+  double build = 0;     // the cluster
+  double expand = 0;    // model and strategy into a plan
+  double refine = 0;    // ranks into classes
+  double simulate = 0;  // the step
+  double compare = 0;   // the same step on an ideal network, and without slow devices
+  double report = 0;
+};
+
 struct EngineSummary {
   double wall_s = 0;
   std::int64_t peak_rss_bytes = 0;
-  std::uint64_t events = 0;      // communications resolved in the measured step
+  std::uint64_t events = 0;      // communications of the measured step, and what stood in the queue of events in all
   std::uint64_t operations = 0;  // executed in it, over all ranks
   std::int64_t ranks = 0;
   std::int64_t rank_classes = 0;  // of ranks with the same timeline; one of each was simulated
+  PhaseTimes phases;
 };
 
 struct Result {
@@ -72,8 +93,12 @@ struct Result {
   double hfu = 0;
   double device_busy = 0;
   Breakdown breakdown_s{};
+  double ideal_step_time_s = 0;  // the same step on a network of infinite bandwidth and zero latency
+  double communication_overhead = 0;
   MemorySummary memory;
   std::vector<CommunicationSummary> communication;
+  std::vector<LinkSummary> links;
+  std::vector<std::string> faulty_links;
   EngineSummary engine;
   bool steady = true;
   std::vector<std::string> warnings;
@@ -82,7 +107,19 @@ struct Result {
 struct SimulateOptions {
   bool record = false;                             // keep what a trace needs
   bool fold = true;                                // simulate ranks that nothing tells apart once
+  bool ideal = true;                               // simulate the ideal network too; without: those fields are 0
   std::optional<std::vector<std::int64_t>> ranks;  // to record; absent: the first rank of each program
+  std::uint64_t tie_seed = 0;                      // sim::RunOptions::tie_seed
+};
+
+// One row per link that carried anything, with its place in the cluster: kind, name, bytes in a step, capacity and
+// utilisation.
+struct LinkRow {
+  topology::LinkKind kind{};
+  std::string name;
+  sim::Bytes bytes{};
+  sim::BytesPerSecond capacity{};
+  double utilization = 0;
 };
 
 struct Simulation {
@@ -94,6 +131,10 @@ struct Simulation {
 // A scenario that was read can be simulated, unless its times or sizes pass the simulator's range: ScenarioError. A
 // stall is an error in a strategy and throws std::logic_error.
 Simulation simulate(const Scenario& scenario, const SimulateOptions& options = {});
+
+// What every link of the cluster carried, in the cluster's order; links without traffic are left out.
+std::vector<LinkRow> link_rows(const Scenario& scenario, const Simulation& simulation);
+std::string links_to_csv(std::span<const LinkRow> rows);
 
 // As the contract of `--json` has it.
 std::string to_json(const Result& result);

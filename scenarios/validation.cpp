@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "scenarios/collectives.hpp"
 #include "scenarios/internal/csv.hpp"
 #include "scenarios/internal/document.hpp"
 #include "scenarios/internal/embedded.hpp"
@@ -82,16 +83,60 @@ std::vector<Measurement> read_table(std::string_view text, const std::string& fi
   return measurements;
 }
 
-Result predict(const Measurement& measurement, const Catalog& catalog) {
+constexpr std::string_view collective_prefix = "collective.";
+
+bool is_collective(const Measurement& measurement) {
+  return std::ranges::any_of(measurement.settings,
+                             [](const auto& setting) { return setting.first.starts_with(collective_prefix); });
+}
+
+// The scenario that a row describes.
+Value root_of(const Measurement& measurement) {
   Value root = make_map(measurement.where);
   set_at(root, "name", make_scalar(measurement.id, measurement.where));
   // A base comes first: what else is said of a node or a model refines it.
   for (const bool bases : {true, false})
     for (const auto& [path, text] : measurement.settings)
-      if (path.ends_with(".base") == bases)
+      if (path.ends_with(".base") == bases && !path.starts_with(collective_prefix))
         set_at(root, path,
                text.starts_with('[') ? parse_value(text, measurement.where) : make_scalar(text, measurement.where));
-  return simulate(read_scenario(root, catalog)).result;
+  return root;
+}
+
+// The place of a column's word among the words it may have.
+template <std::size_t size>
+std::size_t index_of(const Measurement& measurement, const std::string& column, const std::string& word,
+                     const std::array<std::string_view, size>& words) {
+  const auto found = std::ranges::find(words, word);
+  if (found == words.end())
+    throw ScenarioError(measurement.where, column + ": expected " + listed(words) + ", got '" + word + "'");
+  return static_cast<std::size_t>(found - words.begin());
+}
+
+nlohmann::json predict_collective(const Measurement& measurement, const Catalog& catalog) {
+  CollectiveRequest request;
+  for (const auto& [path, text] : measurement.settings) {
+    if (path == "collective.operation") {
+      request.operation = static_cast<CollectiveOperation>(index_of(measurement, path, text, operation_names));
+    } else if (path == "collective.bytes") {
+      const auto sizes = parse_sizes(text);
+      if (!sizes.value) throw ScenarioError(measurement.where, path + ": " + sizes.error);
+      request.sizes = *sizes.value;
+    } else if (path == "collective.algorithm" && text != "auto") {
+      request.algorithm =
+          static_cast<topology::Algorithm>(index_of(measurement, path, text, topology::algorithm_names));
+    } else if (path.starts_with(collective_prefix) && path != "collective.algorithm") {
+      throw ScenarioError(measurement.where, "unknown column '" + path + "'");
+    }
+  }
+  if (request.sizes.size() != 1) throw ScenarioError(measurement.where, "collective.bytes: expected one size");
+  Scenario scenario = read_cluster(root_of(measurement), catalog);
+  return nlohmann::json::parse(to_json(simulate_collectives(scenario, request))).at("rows").at(0);
+}
+
+nlohmann::json predict(const Measurement& measurement, const Catalog& catalog) {
+  if (is_collective(measurement)) return predict_collective(measurement, catalog);
+  return nlohmann::json::parse(to_json(simulate(read_scenario(root_of(measurement), catalog)).result));
 }
 
 std::vector<ValidationRow> validate_one(const Measurement& measurement, const Catalog& catalog) {
@@ -99,7 +144,7 @@ std::vector<ValidationRow> validate_one(const Measurement& measurement, const Ca
   for (const auto& [field, value] : measurement.measured)
     rows.push_back({.id = measurement.id,
                     .source = measurement.source,
-                    .kind = measurement.kind,
+                    .kind = measurement.kind.empty() && is_collective(measurement) ? "collective" : measurement.kind,
                     .quality = measurement.quality,
                     .field = field,
                     .predicted = {},
@@ -110,7 +155,7 @@ std::vector<ValidationRow> validate_one(const Measurement& measurement, const Ca
     for (ValidationRow& row : rows) row.failed = why;
   };
   try {
-    const auto result = nlohmann::json::parse(to_json(predict(measurement, catalog)));
+    const nlohmann::json result = predict(measurement, catalog);
     for (ValidationRow& row : rows) {
       std::string pointer = "/" + row.field;
       std::ranges::replace(pointer, '.', '/');

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <queue>
 #include <span>
+#include <tuple>
 
+#include "sim/fluid.hpp"
 #include "sim/fold.hpp"
 #include "sim/internal/step_list.hpp"
 
@@ -13,7 +16,11 @@ namespace {
 
 constexpr std::int64_t unknown = std::numeric_limits<std::int64_t>::min();
 constexpr std::uint32_t no_call = 0xffffffff;
+constexpr std::uint32_t no_turn = 0xffffffff;
 constexpr std::uint16_t no_event = 0xffff;
+constexpr std::int64_t whole_speed = 1024;  // of kernels that nothing slows; CommunicationCost::interference
+constexpr std::int64_t most_interference = whole_speed / 2;
+constexpr std::int64_t most_phases = 64;
 
 // When something on a stream is done, and what a wait for it was about. Times in picoseconds.
 struct Completion {
@@ -36,8 +43,13 @@ class Executor {
     std::uint32_t call = 0;  // next block call of the program
     std::uint32_t step = 0;  // next step of that block
     std::uint32_t pending_slots = 0;
-    std::uint32_t records = 0;  // of events, so far
+    std::uint32_t early_slots = 0;  // of communications issued before their turn in the program
+    std::uint32_t next_early = 0;   // in the program's list
+    std::uint32_t turns = 0;        // of communications that slow kernels, so far
+    std::uint32_t records = 0;      // of events, so far
+    std::uint32_t training = 0;     // which training step it is in
     bool queued = false;
+    bool held = false;  // a training step ahead of the slowest rank
   };
   struct Joined {  // what a member of an open communication is waiting with, per (rank, slot)
     std::int64_t arrival = 0;
@@ -46,12 +58,14 @@ class Executor {
     StreamId stream{};
     std::uint32_t record = 0;  // 1 + index into records, 0 for none
     std::uint32_t stamp = 0;   // of the event
+    std::uint32_t training = 0;
   };
   // Communications whose end is not known yet may cover the gap.
   struct Gap {
     std::int64_t from = 0;
     std::int64_t to = 0;
     std::uint32_t pending_slots = 0;
+    std::uint32_t training = 0;
   };
   struct CommunicatorState {
     std::int64_t last_arrival = 0;
@@ -59,79 +73,195 @@ class Executor {
     std::uint32_t arrived = 0;
     std::uint32_t call = 0;
     std::uint32_t sequence = 0;
+    std::uint32_t running_flows = 0;
+    std::uint32_t phase = 0;
+    std::uint32_t phases = 1;
+  };
+  // An own communication beside which kernels are slower.
+  struct Interference {
+    std::int64_t arrival = 0;
+    std::int64_t start = unknown;  // of the bytes
+    std::int64_t end = unknown;
+    std::int64_t share = 0;
+    std::uint32_t call = no_call;
+    std::uint32_t turn = no_turn;  // in the order of the program; not known before, where it was issued early
+    std::uint8_t slot = 0;
+  };
+  // Kernels whose end is not known yet, since an own communication may still slow them.
+  struct Kernels {
+    std::int64_t start = 0;
+    std::int64_t busy = 0;
+    std::int64_t host_end = 0;
+    std::int64_t end_event = unknown;
+    std::uint16_t event = no_event;
+    std::uint32_t stamp = 0;
+    std::uint32_t training = 0;
+    std::size_t first_record = 0;
+    std::size_t record_count = 0;
+    std::size_t first_memory = 0;
+    std::size_t memory_count = 0;
+    std::uint32_t turn = 0;  // communications whose turn was before may slow them
+    // As when the kernels were issued, and what has become known of it since.
+    std::uint32_t pending_slots = 0;
+    std::int64_t communicating_until = 0;
+    bool open = false;
+  };
+  struct Event {
+    enum class Kind : std::uint8_t { start, flow_end, kernels_end };
+    std::int64_t when = 0;
+    std::uint32_t index = 0;  // communicator, flow, rank
+    Kind kind = Kind::start;
+    bool operator<(const Event& other) const { return when > other.when; }  // the queue has its largest on top
   };
 
-  bool run_step();  // every rank once through its program; false when some stall
+  void drain();
   void advance(std::uint32_t rank);
+  void begin_training_step(std::uint32_t rank);
+  void end_training_step(std::uint32_t rank);
+  bool all_through(std::size_t training) const;
+  bool close_training_step(std::size_t training);  // whether it is the one to report
   bool execute(std::uint32_t rank, const Step& step, const BlockCall& call);
+  void issue_early(std::uint32_t rank, const Program& program);
+  bool was_issued_early(std::uint32_t rank, const Step& step);
   void execute_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
   void record_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
+  void look_at_kernels(std::uint32_t rank);
+  void end_kernels(std::uint32_t rank, std::int64_t slowed_end);
+  std::int64_t slowed_end(std::uint32_t rank, bool& certain) const;
+  // Open kernels are slowed by communications that come before them in the program: how many others are issued before
+  // they end depends on who is looked at first.
+  static bool may_slow(const Interference& other, const Kernels& kernels) { return other.turn < kernels.turn; }
   void communicate(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
+  void launch(CommunicatorId id);
+  void start_phase(CommunicatorId id);
+  void apply(const Event& event);
+  void apply_instant();
   void resolve(CommunicatorId id, std::int64_t end);
+  void say_when_bytes_flow(CommunicatorId id, std::int64_t start);
   // When everything that the step waits for is done; false while something is unknown. Attributes the time that the
   // compute stream loses.
   bool wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready);
-  void account_wait(std::uint32_t rank, const Completion& done, std::int64_t from);
+  void account_wait(std::uint32_t rank, Outcome& outcome, const Completion& done, std::int64_t from);
   // The host let the device run dry from `from` to `to`: idle, as far as no communication issued before was under way.
-  void note_gap(std::uint32_t rank, std::int64_t from, std::int64_t to);
+  void note_gap(std::uint32_t rank, std::int64_t from, std::int64_t to) {
+    const RankState& state = ranks_[rank];
+    note_gap(rank, {.from = std::max(from, state.communicating_until),
+                    .to = to,
+                    .pending_slots = state.pending_slots & ~state.early_slots,
+                    .training = state.training});
+  }
+  void note_gap(std::uint32_t rank, const Gap& gap);
   void close_gaps(std::uint32_t rank, std::uint32_t slot, std::int64_t end);
   std::uint32_t record_event(std::uint32_t rank, std::uint16_t event, Completion completion) {
     completion.stamp = ++ranks_[rank].records;
     events_[rank * event_count_ + event] = completion;
     return completion.stamp;
   }
-  std::uint16_t event_of(const EventRef& ref, const BlockCall& call) const {
-    if (!ref.relative) return ref.index;
-    return static_cast<std::uint16_t>(plan_.absolute_events + (ref.index + call.event_shift) % plan_.relative_events);
-  }
+  // What was unknown is known: the stream's tail, the event, and the state at the end of the training step, if that has
+  // passed meanwhile.
+  void complete(std::uint32_t rank, StreamId stream, std::uint16_t event, std::uint32_t stamp, std::uint32_t training,
+                const Completion& done);
+  std::uint16_t event_of(const EventRef& ref, const BlockCall& call) const { return event_index(plan_, ref, call); }
   std::int64_t weight_of(std::uint32_t rank) const { return population_.weight[RankId{rank}]; }
   Completion& tail(std::uint32_t rank, StreamId stream) { return tails_[rank * stream_count_ + index_of(stream)]; }
-  std::vector<std::int64_t> state() const;
+  Outcome& account(std::uint32_t rank) { return outcomes_[ranks_[rank].training]; }
+  const StepList& steps_of(std::uint32_t rank) const {
+    return compiled_[index_of(population_.device_class_of[RankId{rank}])];
+  }
+  void wake(std::uint32_t rank) {
+    if (ranks_[rank].queued) return;
+    ranks_[rank].queued = true;
+    runnable_.push_back(rank);
+  }
+  // Ends of streams and hosts at the end of a training step: what the next begins with.
+  std::vector<std::int64_t>& state_after(std::size_t training) { return states_.at((training + 1) % states_.size()); }
   bool moved_as_a_whole(const std::vector<std::int64_t>& before, const std::vector<std::int64_t>& after,
-                        std::int64_t step) const;
-  void name_recorded_ranks();
+                        std::int64_t step, bool hosts_matter) const;
+  void name_recorded_ranks(Outcome& outcome) const;
   std::string describe_stall() const;
+  std::size_t random_index(std::size_t size);
 
   const Plan& plan_;
   const Population& population_;  // ranks and communicators below are its, not the plan's
+  const Network& network_;
   const RunOptions& options_;
   std::size_t stream_count_;
   std::size_t slot_count_;
   std::size_t event_count_;
 
-  StepList compiled_;
+  std::vector<StepList> compiled_;      // per class of devices
+  std::vector<ProgramSteps> programs_;  // per program
 
   std::vector<RankState> ranks_;
   std::vector<Completion> tails_;   // (rank, stream)
   std::vector<Completion> events_;  // (rank, event)
   std::vector<Joined> joined_;      // (rank, slot)
   Table<CommunicatorId, CommunicatorState> communicators_;
-  std::vector<std::vector<Gap>> gaps_;  // per rank, in order of time
+  std::vector<CommunicatorId> communicator_of_flow_;
+  std::vector<std::vector<Gap>> gaps_;                    // per rank, in order of time
+  std::vector<std::vector<Interference>> interferences_;  // per rank
+  std::vector<Kernels> kernels_;                          // per rank; empty where nothing interferes
   std::vector<std::uint32_t> runnable_;
   std::vector<std::uint8_t> recorded_;  // 1 + index into memory_now_, 0 for ranks without records
   std::vector<std::array<Bytes, memory_purposes>> memory_now_;
+  bool interferes_ = false;
 
-  Outcome outcome_;
+  Fluid fluid_;
+  std::priority_queue<Event> queue_;
+  std::vector<Event> instant_;
+  std::int64_t now_ = 0;
+  std::uint64_t events_taken_ = 0;
+  std::uint64_t held_back_ = 0;
+  std::uint64_t random_ = 0;
+
+  // Per training step: its outcome, the ranks that are through, and what is still open of it.
+  std::vector<Outcome> outcomes_;
+  std::vector<std::size_t> through_;
+  std::vector<std::size_t> open_;
+  std::size_t closed_ = 0;                           // training steps that all ranks are through with
+  std::array<std::vector<std::int64_t>, 3> states_;  // a rank is at most one training step ahead of the slowest
 };
 
 Executor::Executor(const Plan& plan, const Population& population, const RunOptions& options)
     : plan_(plan),
       population_(population),
+      network_(population.network ? *population.network : plan.network),
       options_(options),
       stream_count_(plan.streams.size()),
       slot_count_(std::max<std::size_t>(1, plan.communicators.slots())),
       event_count_(std::max<std::size_t>(1, plan.event_count())),
-      compiled_(compile_steps(plan)),
       ranks_(population.program_of.size()),
       tails_(population.program_of.size() * stream_count_),
       events_(population.program_of.size() * event_count_),
       joined_(population.program_of.size() * slot_count_),
       communicators_(population.communicators.size()),
+      communicator_of_flow_(network_.flow_count()),
       gaps_(population.program_of.size()),
-      recorded_(population.program_of.size(), 0) {
+      recorded_(population.program_of.size(), 0),
+      fluid_(network_),
+      random_(options.tie_seed) {
   ensure(stream_count_ >= 1 && stream_count_ <= most_streams, "a plan has between one and most_streams streams");
   ensure(plan.communicators.slots() <= most_slots, "a plan has at most most_slots slots");
   ensure(options.record.size() < 250, "at most 249 ranks are recorded");
+  ensure(options.most_steps > 0, "at least one step is run");
+  for (std::size_t i = 0; i < std::max<std::size_t>(1, plan.device_classes.size()); ++i)
+    compiled_.push_back(compile_steps(plan, plan.device_classes.id(i), options.healthy_devices));
+  for (const Program& program : plan.programs) programs_.push_back(find_early_steps(plan, compiled_.front(), program));
+  for (const auto& row : plan.costs)
+    interferes_ = interferes_ || std::ranges::any_of(row, [](const auto& cost) { return cost.interference > 0; });
+  interferes_ = interferes_ && !options.ideal_network;
+  if (interferes_) {
+    interferences_.resize(ranks_.size());
+    kernels_.resize(ranks_.size());
+  }
+  for (std::size_t i = 0; i < population.communicators.size(); ++i) {
+    const CommunicatorId id{static_cast<std::uint32_t>(i)};
+    const Communicator& communicator = population.communicators[id];
+    for (std::uint32_t t = 0; t < communicator.traffic_count; ++t) {
+      const Traffic& traffic = network_.traffic()[communicator.traffic_at(t)];
+      for (std::uint32_t f = 0; f < traffic.flow_count; ++f) communicator_of_flow_[traffic.first_flow + f] = id;
+    }
+  }
   for (const RankId asked : options.record) {
     ensure(index_of(asked) < plan.program_of.size(), "a recorded rank exists");
     const RankId rank = population.class_of[asked];
@@ -139,19 +269,30 @@ Executor::Executor(const Plan& plan, const Population& population, const RunOpti
     memory_now_.emplace_back();
     recorded_[index_of(rank)] = static_cast<std::uint8_t>(memory_now_.size());
   }
+  const auto most_steps = static_cast<std::size_t>(options.most_steps);
+  outcomes_.resize(most_steps);
+  through_.resize(most_steps, 0);
+  open_.resize(most_steps, 0);
+  for (auto& state : states_) state.assign(tails_.size() + ranks_.size(), 0);
 }
 
-void Executor::account_wait(std::uint32_t rank, const Completion& done, std::int64_t from) {
+// Only for tests: any order must do, so it need not be a good generator.
+std::size_t Executor::random_index(std::size_t size) {
+  random_ = random_ * 6364136223846793005U + 1442695040888963407U;
+  return static_cast<std::size_t>((random_ >> 33) % size);
+}
+
+void Executor::account_wait(std::uint32_t rank, Outcome& outcome, const Completion& done, std::int64_t from) {
   const Duration lost{done.end - from};
   if (done.call == no_call) {  // a kernel on another stream: copies, as a rule
-    outcome_.time.kernels[static_cast<std::size_t>(KernelClass::memory_bound)].add(lost, weight_of(rank));
+    outcome.time.kernels[static_cast<std::size_t>(KernelClass::memory_bound)].add(lost, weight_of(rank));
     return;
   }
   const Duration late{std::max<std::int64_t>(0, done.transfer - std::max(from, done.arrival))};
-  outcome_.time.bubble.add(late, weight_of(rank));
+  outcome.time.bubble.add(late, weight_of(rank));
   const CallId call{done.call};
-  outcome_.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(lost - late, weight_of(rank));
-  outcome_.calls[call].exposed.add(lost - late, weight_of(rank));
+  outcome.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(lost - late, weight_of(rank));
+  outcome.calls[call].exposed.add(lost - late, weight_of(rank));
 }
 
 bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready) {
@@ -161,7 +302,7 @@ bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& c
   if (own == unknown) return false;
   for (unsigned set = step.after; set != 0; set &= set - 1)
     if (tails[std::countr_zero(set)].end == unknown) return false;
-  const std::span<const EventRef> waits(compiled_.waits.data() + step.first_wait, step.wait_count);
+  const std::span<const EventRef> waits(steps_of(rank).waits.data() + step.first_wait, step.wait_count);
   for (const EventRef& ref : waits)
     if (events[event_of(ref, call)].end == unknown) return false;
 
@@ -169,7 +310,7 @@ bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& c
   const bool on_compute = step.stream == compute_stream && step.kind != Step::Kind::host_wait;
   const auto take = [&](const Completion& done) {
     if (done.end <= ready) return;
-    if (on_compute) account_wait(rank, done, ready);
+    if (on_compute) account_wait(rank, account(rank), done, ready);
     ready = done.end;
   };
   for (unsigned set = step.after; set != 0; set &= set - 1) take(tails[std::countr_zero(set)]);
@@ -185,32 +326,34 @@ void Executor::record_kernels(std::uint32_t rank, const Step& step, const BlockC
     auto& memory = memory_now_[recorded_[rank] - 1U];
     if (const auto* change = std::get_if<Memory>(&op.work)) {
       memory.at(static_cast<std::size_t>(change->purpose)) += change->change;
-      outcome_.memory.push_back({RankId{rank}, TimePoint{Duration{ready}}, memory});
+      account(rank).memory.push_back({RankId{rank}, TimePoint{Duration{ready}}, memory});
       continue;
     }
     if (std::holds_alternative<Wait>(op.work)) continue;
     host += block.launch.count();
     const std::int64_t start = std::max(ready, host);
-    ready = start + plan_.kernels[std::get<Compute>(op.work).kernel].duration.count();
-    outcome_.records.push_back({.rank = RankId{rank},
-                                .stream = op.stream,
-                                .block = call.block,
-                                .op = i,
-                                .layer = call.layer,
-                                .micro_batch = call.micro_batch,
-                                .start = TimePoint{Duration{start}},
-                                .end = TimePoint{Duration{ready}}});
+    ready = start + plan_
+                        .duration_of(std::get<Compute>(op.work).kernel, population_.device_class_of[RankId{rank}],
+                                     options_.healthy_devices)
+                        .count();
+    account(rank).records.push_back({.rank = RankId{rank},
+                                     .stream = op.stream,
+                                     .block = call.block,
+                                     .call = ranks_[rank].call,
+                                     .op = i,
+                                     .layer = call.layer,
+                                     .micro_batch = call.micro_batch,
+                                     .start = TimePoint{Duration{start}},
+                                     .end = TimePoint{Duration{ready}}});
   }
 }
 
-void Executor::note_gap(std::uint32_t rank, std::int64_t from, std::int64_t to) {
-  const RankState& state = ranks_[rank];
-  const Gap gap{.from = std::max(from, state.communicating_until), .to = to, .pending_slots = state.pending_slots};
+void Executor::note_gap(std::uint32_t rank, const Gap& gap) {
   if (gap.from >= gap.to) return;
   if (gap.pending_slots != 0)
     gaps_[rank].push_back(gap);
   else
-    outcome_.time.idle.add(Duration{gap.to - gap.from}, weight_of(rank));
+    outcomes_[gap.training].time.idle.add(Duration{gap.to - gap.from}, weight_of(rank));
 }
 
 void Executor::close_gaps(std::uint32_t rank, std::uint32_t slot, std::int64_t end) {
@@ -219,33 +362,182 @@ void Executor::close_gaps(std::uint32_t rank, std::uint32_t slot, std::int64_t e
     gap.pending_slots &= ~slot;
     gap.from = std::max(gap.from, end);
     if (gap.pending_slots != 0) return false;
-    if (gap.from < gap.to) outcome_.time.idle.add(Duration{gap.to - gap.from}, weight_of(rank));
+    if (gap.from < gap.to) outcomes_[gap.training].time.idle.add(Duration{gap.to - gap.from}, weight_of(rank));
     return true;
   });
 }
 
 void Executor::execute_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready) {
   RankState& state = ranks_[rank];
+  Outcome& outcome = account(rank);
+  const std::size_t first_record = outcome.records.size();
+  const std::size_t first_memory = outcome.memory.size();
   if (recorded_[rank] != 0) record_kernels(rank, step, call, ready);
-  const std::int64_t end = std::max(later(ready, step.busy), later(state.host, step.host_bound));
-  if (step.stream == compute_stream) {
-    for (std::size_t k = 0; k < kernel_classes; ++k)
-      if (step.by_class[k] != 0) outcome_.time.kernels[k].add(Duration{step.by_class[k]}, weight_of(rank));
-    const std::int64_t starved = end - ready - step.busy;
-    if (starved > 0) {
-      outcome_.time.host.add(Duration{starved}, weight_of(rank));
-      note_gap(rank, ready, ready + starved);
+  const std::int64_t host_end = later(state.host, step.host_bound);
+  state.host = later(state.host, step.launch);
+  outcome.operations += step.kernel_count * static_cast<std::uint64_t>(weight_of(rank));
+  const std::uint16_t event = step.record != 0 ? event_of(steps_of(rank).waits[step.record - 1], call) : no_event;
+  if (step.stream != compute_stream) {
+    const Completion done{
+        .end = std::max(later(ready, step.busy), host_end), .arrival = ready, .transfer = ready, .call = no_call};
+    tail(rank, step.stream) = done;
+    if (event != no_event) record_event(rank, event, done);
+    return;
+  }
+
+  for (std::size_t k = 0; k < kernel_classes; ++k)
+    if (step.by_class[k] != 0) outcome.time.kernels[k].add(Duration{step.by_class[k]}, weight_of(rank));
+  if (interferes_ && !interferences_[rank].empty()) {
+    std::erase_if(interferences_[rank],
+                  [&](const Interference& other) { return other.end != unknown && other.end <= ready; });
+    if (!interferences_[rank].empty()) {
+      Kernels& kernels = kernels_[rank];
+      kernels = {.start = ready,
+                 .busy = step.busy,
+                 .host_end = host_end,
+                 .event = event,
+                 .training = state.training,
+                 .first_record = first_record,
+                 .record_count = outcome.records.size() - first_record,
+                 .first_memory = first_memory,
+                 .memory_count = outcome.memory.size() - first_memory,
+                 .turn = state.turns,
+                 .pending_slots = state.pending_slots & ~state.early_slots,
+                 .communicating_until = state.communicating_until,
+                 .open = true};
+      tail(rank, compute_stream).end = unknown;
+      if (event != no_event) kernels.stamp = record_event(rank, event, {.end = unknown});
+      ++open_[state.training];
+      look_at_kernels(rank);
+      return;
     }
   }
-  state.host = later(state.host, step.launch);
+  const std::int64_t end = std::max(later(ready, step.busy), host_end);
+  const std::int64_t starved = end - ready - step.busy;
+  if (starved > 0) {
+    outcome.time.host.add(Duration{starved}, weight_of(rank));
+    note_gap(rank, ready, ready + starved);
+  }
   const Completion done{.end = end, .arrival = ready, .transfer = ready, .call = no_call};
-  tail(rank, step.stream) = done;
-  if (step.record != 0) record_event(rank, event_of(compiled_.waits[step.record - 1], call), done);
-  outcome_.operations += step.kernel_count * static_cast<std::uint64_t>(weight_of(rank));
+  tail(rank, compute_stream) = done;
+  if (event != no_event) record_event(rank, event, done);
+}
+
+// When the kernels are done if nothing more becomes known; certain if nothing that becomes known can change it.
+std::int64_t Executor::slowed_end(std::uint32_t rank, bool& certain) const {
+  const Kernels& kernels = kernels_[rank];
+  std::int64_t at = kernels.start;
+  __extension__ using Wide = __int128;
+  Wide left = static_cast<Wide>(kernels.busy) * whole_speed;
+  while (true) {
+    std::int64_t lost = 0;
+    std::int64_t next = latest_time;
+    for (const Interference& other : interferences_[rank]) {
+      if (other.start == unknown || !may_slow(other, kernels)) continue;
+      if (other.start > at) {
+        next = std::min(next, other.start);
+      } else if (other.end == unknown || other.end > at) {
+        lost += other.share;
+        if (other.end != unknown) next = std::min(next, other.end);
+      }
+    }
+    const Wide speed = whole_speed - std::min(lost, most_interference);
+    const Wide ticks = (left + speed - 1) / speed;
+    if (at + ticks <= next) {
+      at += static_cast<std::int64_t>(ticks);
+      break;
+    }
+    left -= speed * (next - at);
+    at = next;
+  }
+  certain = at <= now_;
+  if (!certain)
+    certain = std::ranges::all_of(interferences_[rank], [&](const Interference& other) {
+      if (!may_slow(other, kernels)) return true;
+      return other.start == unknown ? other.arrival >= at : other.end != unknown || other.start >= at;
+    });
+  return at;
+}
+
+void Executor::look_at_kernels(std::uint32_t rank) {
+  bool certain = false;
+  const std::int64_t end = slowed_end(rank, certain);
+  Kernels& kernels = kernels_[rank];
+  if (certain) return end_kernels(rank, end);
+  if (kernels.end_event == end) return;
+  kernels.end_event = end;
+  queue_.push({.when = end, .index = rank, .kind = Event::Kind::kernels_end});
+}
+
+void Executor::end_kernels(std::uint32_t rank, std::int64_t slowed) {
+  Kernels& kernels = kernels_[rank];
+  kernels.open = false;
+  Outcome& outcome = outcomes_[kernels.training];
+  const std::int64_t end = std::max(slowed, kernels.host_end);
+  const std::int64_t natural = std::max(kernels.start + kernels.busy, kernels.host_end);
+  const std::int64_t starved = end - slowed;
+  if (starved > 0) {
+    outcome.time.host.add(Duration{starved}, weight_of(rank));
+    note_gap(rank, {.from = std::max(kernels.start, kernels.communicating_until),
+                    .to = kernels.start + starved,
+                    .pending_slots = kernels.pending_slots,
+                    .training = kernels.training});
+  }
+  const Duration lost{slowed - kernels.start - kernels.busy};
+  if (lost.count() > 0) {
+    const Interference* blamed = nullptr;
+    for (const Interference& other : interferences_[rank]) {
+      if (other.start == unknown || other.start >= slowed || !may_slow(other, kernels)) continue;
+      if (other.end != unknown && other.end <= kernels.start) continue;
+      if (blamed == nullptr || other.turn < blamed->turn) blamed = &other;
+    }
+    ensure(blamed != nullptr, "kernels are slowed by a communication");
+    const CallId call{blamed->call};
+    outcome.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(lost, weight_of(rank));
+    outcome.calls[call].exposed.add(lost, weight_of(rank));
+  }
+  if (end != natural) {  // stretches what was recorded
+    __extension__ using Wide = __int128;
+    const auto stretched = [&](TimePoint when) {
+      const std::int64_t offset = when.time_since_epoch().count() - kernels.start;
+      const auto scaled = static_cast<std::int64_t>(static_cast<Wide>(offset) * (end - kernels.start) /
+                                                    std::max<std::int64_t>(1, natural - kernels.start));
+      return TimePoint{Duration{kernels.start + scaled}};
+    };
+    for (std::size_t i = 0; i < kernels.record_count; ++i) {
+      OpRecord& record = outcome.records[kernels.first_record + i];
+      record.start = stretched(record.start);
+      record.end = stretched(record.end);
+    }
+    for (std::size_t i = 0; i < kernels.memory_count; ++i) {
+      MemoryRecord& record = outcome.memory[kernels.first_memory + i];
+      record.when = stretched(record.when);
+    }
+  }
+  complete(rank, compute_stream, kernels.event, kernels.stamp, kernels.training,
+           {.end = end, .arrival = kernels.start, .transfer = kernels.start, .call = no_call});
+  wake(rank);
+}
+
+void Executor::complete(std::uint32_t rank, StreamId stream, std::uint16_t event, std::uint32_t stamp,
+                        std::uint32_t training, const Completion& done) {
+  tail(rank, stream) = done;
+  if (event != no_event) {
+    // A later operation may have recorded the event anew.
+    Completion& recorded = events_[rank * event_count_ + event];
+    if (recorded.stamp == stamp) {
+      recorded = done;
+      recorded.stamp = stamp;
+    }
+  }
+  if (ranks_[rank].training > training || ranks_[rank].held)
+    state_after(training)[rank * stream_count_ + index_of(stream)] = done.end;
+  --open_[training];
 }
 
 void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall& block_call, std::int64_t ready) {
   RankState& state = ranks_[rank];
+  Outcome& outcome = account(rank);
   const Call& call = plan_.calls[step.call];
   const CommunicatorId id = population_.communicators.of(RankId{rank}, call.slot);
   CommunicatorState& open = communicators_[id];
@@ -254,32 +546,36 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
   const std::int64_t arrival = std::max(free, state.host);
   if (step.stream == compute_stream) {
     const Duration queued{free - ready};
-    outcome_.time.exposed.at(static_cast<std::size_t>(call.purpose)).add(queued, weight_of(rank));
-    outcome_.calls[step.call].exposed.add(queued, weight_of(rank));
-    outcome_.time.host.add(Duration{arrival - free}, weight_of(rank));
+    outcome.time.exposed.at(static_cast<std::size_t>(call.purpose)).add(queued, weight_of(rank));
+    outcome.calls[step.call].exposed.add(queued, weight_of(rank));
+    outcome.time.host.add(Duration{arrival - free}, weight_of(rank));
     note_gap(rank, free, arrival);
   }
   ready = arrival;
-  outcome_.operations += static_cast<std::uint64_t>(weight_of(rank));
+  outcome.operations += static_cast<std::uint64_t>(weight_of(rank));
 
-  const std::uint16_t event = step.record != 0 ? event_of(compiled_.waits[step.record - 1], block_call) : no_event;
+  const std::uint16_t event = step.record != 0 ? event_of(steps_of(rank).waits[step.record - 1], block_call) : no_event;
   const std::size_t slot = rank * slot_count_ + index_of(call.slot);
   joined_[slot] = {.arrival = ready,
                    .call = static_cast<std::uint32_t>(index_of(step.call)),
                    .event = event,
                    .stream = step.stream,
-                   .record = 0};
+                   .record = 0,
+                   .training = state.training};
+  ++open_[state.training];
   if (recorded_[rank] != 0) {
-    outcome_.records.push_back({.rank = RankId{rank},
-                                .stream = step.stream,
-                                .block = block_call.block,
-                                .op = step.first_op,
-                                .layer = block_call.layer,
-                                .micro_batch = block_call.micro_batch,
-                                .start = TimePoint{Duration{ready}},
-                                .communicator = id,
-                                .sequence = open.sequence});
-    joined_[slot].record = static_cast<std::uint32_t>(outcome_.records.size());
+    outcome.records.push_back({.rank = RankId{rank},
+                               .stream = step.stream,
+                               .block = block_call.block,
+                               .call = static_cast<std::uint32_t>(
+                                   &block_call - plan_.programs[population_.program_of[RankId{rank}]].calls.data()),
+                               .op = step.first_op,
+                               .layer = block_call.layer,
+                               .micro_batch = block_call.micro_batch,
+                               .start = TimePoint{Duration{ready}},
+                               .communicator = id,
+                               .sequence = open.sequence});
+    joined_[slot].record = static_cast<std::uint32_t>(outcome.records.size());
   }
   if (open.arrived == 0) {
     open.last_arrival = ready;
@@ -296,9 +592,115 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
   state.pending_slots |= 1U << index_of(call.slot);
   tail(rank, step.stream).end = unknown;
   if (event != no_event) joined_[slot].stamp = record_event(rank, event, {.end = unknown});
-  if (++open.arrived < population_.communicators[id].member_count) return;
-  const CommunicationCost& cost = plan_.costs[population_.communicators[id].cost][index_of(step.call)];
-  resolve(id, later(open.last_arrival, cost.duration.count()));
+  if (interferes_ && step.stream != compute_stream) {
+    const CommunicationCost& cost = plan_.costs[population_.communicators[id].cost][index_of(step.call)];
+    if (cost.interference > 0)
+      interferences_[rank].push_back(
+          {.arrival = ready,
+           .share = cost.interference,
+           .call = static_cast<std::uint32_t>(index_of(step.call)),
+           .turn = (state.early_slots >> index_of(call.slot) & 1U) != 0 ? no_turn : state.turns++,
+           .slot = static_cast<std::uint8_t>(index_of(call.slot))});
+  }
+  if (++open.arrived == population_.communicators[id].member_count) launch(id);
+}
+
+// The last member has arrived.
+void Executor::launch(CommunicatorId id) {
+  CommunicatorState& open = communicators_[id];
+  const Communicator& communicator = population_.communicators[id];
+  const CommunicationCost& cost = plan_.costs[communicator.cost][open.call];
+  if (options_.ideal_network) return resolve(id, open.last_arrival);
+  if (cost.traffic >= communicator.traffic_count || cost.flow_bytes.count == 0)
+    return resolve(id, later(open.last_arrival, cost.duration.count()));
+  const Traffic& traffic = network_.traffic()[communicator.traffic_at(cost.traffic)];
+  const std::int64_t bytes_flow = later(open.last_arrival, cost.latency.count());
+  if (traffic.flow_count == 0) {
+    const bool limited = traffic.limit.count > 0 && traffic.limit < cost.flow_rate;
+    const Duration alone = limited ? cost.latency + time_for(cost.flow_bytes, traffic.limit) : cost.duration;
+    return resolve(id, later(open.last_arrival, alone.count()));
+  }
+  if (bytes_flow < now_) held_back_ += static_cast<std::uint64_t>(population_.communicator_weight[id]);
+  open.phase = 0;
+  open.phases = 1;
+  if (traffic.hops > 1 && cost.phase_bytes.count > 0)
+    open.phases = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
+        (cost.flow_bytes.count + cost.phase_bytes.count - 1) / cost.phase_bytes.count, 1, most_phases));
+  const std::int64_t start = std::max(bytes_flow, now_);
+  say_when_bytes_flow(id, start);
+  queue_.push({.when = start, .index = static_cast<std::uint32_t>(index_of(id)), .kind = Event::Kind::start});
+}
+
+void Executor::start_phase(CommunicatorId id) {
+  CommunicatorState& open = communicators_[id];
+  const Communicator& communicator = population_.communicators[id];
+  const CommunicationCost& cost = plan_.costs[communicator.cost][open.call];
+  const Traffic& traffic = network_.traffic()[communicator.traffic_at(cost.traffic)];
+  const Volume whole = volume_of(cost.flow_bytes);
+  const auto through = [&](std::uint32_t phase) {
+    return whole / open.phases * phase + whole % open.phases * phase / open.phases;
+  };
+  const Volume volume = open.phases == 1 ? whole : through(open.phase + 1) - through(open.phase);
+  ++open.phase;
+  const BytesPerSecond limit = traffic.limit.count > 0 ? std::min(cost.flow_rate, traffic.limit) : cost.flow_rate;
+  open.running_flows = traffic.flow_count;
+  for (std::uint32_t f = 0; f < traffic.flow_count; ++f)
+    fluid_.start(FlowId{traffic.first_flow + f}, volume, rate_of(limit));
+}
+
+void Executor::say_when_bytes_flow(CommunicatorId id, std::int64_t start) {
+  if (!interferes_) return;
+  const Communicator& communicator = population_.communicators[id];
+  for (std::uint32_t i = 0; i < communicator.member_count; ++i) {
+    const auto rank = static_cast<std::uint32_t>(index_of(population_.communicators.member(communicator, i)));
+    const std::size_t slot = index_of(population_.communicators.member_slot(communicator, i));
+    for (Interference& other : interferences_[rank])
+      if (other.slot == slot && other.start == unknown) other.start = start;
+    if (kernels_[rank].open) look_at_kernels(rank);
+  }
+}
+
+void Executor::apply(const Event& event) {
+  switch (event.kind) {
+    case Event::Kind::start:
+      return start_phase(CommunicatorId{event.index});
+    case Event::Kind::kernels_end: {
+      const Kernels& kernels = kernels_[event.index];
+      if (!kernels.open || kernels.end_event != event.when) return;  // re-rated since
+      return look_at_kernels(event.index);
+    }
+    case Event::Kind::flow_end: {
+      const FlowId flow{event.index};
+      if (!fluid_.running(flow) || fluid_.end_of(flow) != event.when) return;  // re-rated since
+      fluid_.finish(flow);
+      const CommunicatorId id = communicator_of_flow_[event.index];
+      CommunicatorState& open = communicators_[id];
+      if (--open.running_flows > 0) return;
+      if (open.phase < open.phases) return start_phase(id);
+      return resolve(id, event.when);
+    }
+  }
+}
+
+// All events of the earliest instant, and what ranks do at once because of them; then links are shared anew.
+void Executor::apply_instant() {
+  now_ = queue_.top().when;
+  while (!queue_.empty() && queue_.top().when == now_) {
+    instant_.clear();
+    while (!queue_.empty() && queue_.top().when == now_) {
+      instant_.push_back(queue_.top());
+      queue_.pop();
+    }
+    events_taken_ += instant_.size();
+    if (options_.tie_seed != 0)
+      for (std::size_t i = instant_.size(); i > 1; --i) std::swap(instant_[i - 1], instant_[random_index(i)]);
+    for (const Event& event : instant_) apply(event);
+    drain();
+  }
+  for (const FlowId flow : fluid_.settle(now_))
+    queue_.push({.when = fluid_.end_of(flow),
+                 .index = static_cast<std::uint32_t>(index_of(flow)),
+                 .kind = Event::Kind::flow_end});
 }
 
 void Executor::resolve(CommunicatorId id, std::int64_t end) {
@@ -308,38 +710,49 @@ void Executor::resolve(CommunicatorId id, std::int64_t end) {
     const auto rank = static_cast<std::uint32_t>(index_of(population_.communicators.member(communicator, i)));
     const SlotId slot = population_.communicators.member_slot(communicator, i);
     const Joined& joined = joined_[rank * slot_count_ + index_of(slot)];
+    Outcome& outcome = outcomes_[joined.training];
     const Completion done{.end = end, .arrival = joined.arrival, .transfer = open.last_arrival, .call = joined.call};
     const CallId call{joined.call};
     // On the compute stream a communication blocks compute from the moment when the rank arrives.
-    if (joined.stream == compute_stream) account_wait(rank, done, joined.arrival);
-    tail(rank, joined.stream) = done;
-    if (joined.event != no_event) {
-      // A later operation may have recorded the event anew.
-      Completion& event = events_[rank * event_count_ + joined.event];
-      if (event.stamp == joined.stamp) {
-        event = done;
-        event.stamp = joined.stamp;
-      }
-    }
-    outcome_.calls[call].busy.add(Duration{end - open.last_arrival}, weight_of(rank));
+    if (joined.stream == compute_stream) account_wait(rank, outcome, done, joined.arrival);
+    complete(rank, joined.stream, joined.event, joined.stamp, joined.training, done);
+    outcome.calls[call].busy.add(Duration{end - open.last_arrival}, weight_of(rank));
     RankState& state = ranks_[rank];
-    state.communicating_until = std::max(state.communicating_until, end);
     state.pending_slots &= ~(1U << index_of(slot));
+    if ((state.early_slots >> index_of(slot) & 1U) == 0)
+      state.communicating_until = std::max(state.communicating_until, end);
     if (!gaps_[rank].empty()) close_gaps(rank, 1U << index_of(slot), end);
     if (joined.record != 0) {
-      OpRecord& record = outcome_.records[joined.record - 1];
+      OpRecord& record = outcome.records[joined.record - 1];
       record.end = TimePoint{Duration{end}};
       record.transfer = TimePoint{Duration{open.last_arrival}};
     }
-    if (!state.queued) {
-      state.queued = true;
-      runnable_.push_back(rank);
+    if (interferes_) {
+      for (Interference& other : interferences_[rank]) {
+        if (other.slot != index_of(slot) || other.end != unknown) continue;
+        // Not before it is known here: kernels that end at this instant may have been looked at already, or not.
+        if (other.start == unknown)
+          other.start = std::max(
+              now_, std::min(end, open.last_arrival + plan_.costs[communicator.cost][open.call].latency.count()));
+        other.end = end;
+      }
+      Kernels& kernels = kernels_[rank];
+      if (kernels.open) {
+        if ((kernels.pending_slots >> index_of(slot) & 1U) != 0)
+          kernels.communicating_until = std::max(kernels.communicating_until, end);
+        kernels.pending_slots &= ~(1U << index_of(slot));
+        look_at_kernels(rank);
+      }
     }
+    wake(rank);
   }
+  const auto weight = static_cast<std::uint64_t>(population_.communicator_weight[id]);
+  const RankId first = population_.communicators.member(communicator, 0);
+  const SlotId first_slot = population_.communicators.member_slot(communicator, 0);
+  outcomes_[joined_[index_of(first) * slot_count_ + index_of(first_slot)].training].communications += weight;
   open.free_at = end;
   open.arrived = 0;
   ++open.sequence;
-  outcome_.communications += static_cast<std::uint64_t>(population_.communicator_weight[id]);
 }
 
 bool Executor::execute(std::uint32_t rank, const Step& step, const BlockCall& call) {
@@ -374,62 +787,161 @@ bool Executor::execute(std::uint32_t rank, const Step& step, const BlockCall& ca
 void Executor::advance(std::uint32_t rank) {
   RankState& state = ranks_[rank];
   const Program& program = plan_.programs[population_.program_of[RankId{rank}]];
-  while (state.call < program.calls.size()) {
-    const BlockCall& call = program.calls[state.call];
-    const StepList::Extent block = compiled_.blocks[call.block];
-    while (state.step < block.count) {
-      if (!execute(rank, compiled_.steps[block.first + state.step], call)) return;
-      ++state.step;
+  const StepList& steps = steps_of(rank);
+  while (!state.held && state.training < outcomes_.size()) {
+    while (state.call < program.calls.size()) {
+      const BlockCall& call = program.calls[state.call];
+      const StepList::Extent block = steps.blocks[call.block];
+      while (state.step < block.count) {
+        const Step& step = steps.steps[block.first + state.step];
+        if (!was_issued_early(rank, step) && !execute(rank, step, call)) return issue_early(rank, program);
+        ++state.step;
+      }
+      state.step = 0;
+      ++state.call;
     }
-    state.step = 0;
-    ++state.call;
+    end_training_step(rank);
   }
 }
 
-bool Executor::run_step() {
-  for (std::uint32_t rank = static_cast<std::uint32_t>(ranks_.size()); rank-- > 0;) {
-    ranks_[rank].call = 0;
-    ranks_[rank].step = 0;
-    ranks_[rank].queued = true;
-    runnable_.push_back(rank);
+// The rank is held up: what does not depend on that joins its communicator now, with the time of its turn.
+void Executor::issue_early(std::uint32_t rank, const Program& program) {
+  RankState& state = ranks_[rank];
+  const ProgramSteps& positions = programs_[index_of(population_.program_of[RankId{rank}])];
+  const std::uint32_t here = positions.first_position[state.call] + state.step;
+  while (state.next_early < positions.early.size() && positions.early[state.next_early].position <= here)
+    ++state.next_early;
+  // Receives of several streams may be ahead; each stream has at most one that was issued and whose turn is to come.
+  for (std::size_t e = state.next_early; e < std::min<std::size_t>(state.next_early + 4, positions.early.size()); ++e) {
+    const EarlyStep& early = positions.early[e];
+    if (early.from > here) continue;
+    const BlockCall& call = program.calls[early.call];
+    const StepList& list = steps_of(rank);
+    const Step& step = list.steps[list.blocks[call.block].first + early.step];
+    const std::uint32_t slot = 1U << index_of(plan_.calls[step.call].slot);
+    const std::int64_t ready = tail(rank, step.stream).end;
+    if (ready == unknown || ((state.pending_slots | state.early_slots) & slot) != 0) continue;
+    const BlockCall& current = program.calls[state.call];
+    std::int64_t spent = positions.host_before[state.call];
+    for (std::uint32_t i = 0; i < state.step; ++i) spent += host_time(list.steps[list.blocks[current.block].first + i]);
+    const std::int64_t host = state.host;
+    state.host = later(host, early.host - spent);
+    state.early_slots |= slot;
+    communicate(rank, step, call, ready);
+    state.host = host;
   }
+}
+
+// Its turn in the program has come: the host spends the time, and the device is busy with it from now on.
+bool Executor::was_issued_early(std::uint32_t rank, const Step& step) {
+  RankState& state = ranks_[rank];
+  if (state.early_slots == 0 || step.kind != Step::Kind::communicate) return false;
+  const std::size_t slot = index_of(plan_.calls[step.call].slot);
+  if ((state.early_slots >> slot & 1U) == 0) return false;
+  state.early_slots &= ~(1U << slot);
+  state.host = later(state.host, step.launch);
+  const std::int64_t end = tail(rank, step.stream).end;
+  if (end != unknown) state.communicating_until = std::max(state.communicating_until, end);
+  if (interferes_)
+    for (Interference& other : interferences_[rank])
+      if (other.slot == slot && other.turn == no_turn) other.turn = state.turns++;
+  return true;
+}
+
+void Executor::begin_training_step(std::uint32_t rank) {
+  RankState& state = ranks_[rank];
+  state.call = 0;
+  state.step = 0;
+  state.next_early = 0;
+  if (state.training >= outcomes_.size()) return;
+  Outcome& outcome = account(rank);
+  if (outcome.calls.empty()) outcome.calls = Table<CallId, CallTime>(plan_.calls.size());
+  if (recorded_[rank] == 0) return;
+  auto& memory = memory_now_[recorded_[rank] - 1U];
+  memory = plan_.programs[population_.program_of[RankId{rank}]].resident;
+  outcome.memory.push_back({RankId{rank}, TimePoint{}, memory});  // when, is known once the step before is through
+}
+
+void Executor::end_training_step(std::uint32_t rank) {
+  RankState& state = ranks_[rank];
+  std::vector<std::int64_t>& after = state_after(state.training);
+  for (std::size_t s = 0; s < stream_count_; ++s)
+    after[rank * stream_count_ + s] = tails_[rank * stream_count_ + s].end;
+  after[tails_.size() + rank] = state.host;
+  ++through_[state.training];
+  if (state.training > closed_) {  // the slowest has yet to get through the one before
+    state.held = true;
+    return;
+  }
+  ++state.training;
+  begin_training_step(rank);
+}
+
+bool Executor::all_through(std::size_t training) const {
+  return training < through_.size() && through_[training] == ranks_.size() && open_[training] == 0;
+}
+
+// Time enters only in sums, maxima and shares of links: a state that moved as a whole moves by as much in every further
+// step. Streams that are not used stay where they are, and hosts that never kept a device waiting may run ahead. Where
+// links are shared, transfers may end a picosecond earlier or later and hand that on, so a millionth is no movement.
+bool Executor::moved_as_a_whole(const std::vector<std::int64_t>& before, const std::vector<std::int64_t>& after,
+                                std::int64_t step, bool hosts_matter) const {
+  const std::int64_t tolerance = network_.links().empty() ? 0 : step / 1'000'000;
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    const std::int64_t moved = after[i] - before[i];
+    const bool ahead = i >= tails_.size() && !hosts_matter && moved < step;
+    if (moved != 0 && !ahead && (moved < step - tolerance || moved > step + tolerance)) return false;
+  }
+  return true;
+}
+
+bool Executor::close_training_step(std::size_t training) {
+  const std::vector<std::int64_t>& before = state_after(training + states_.size() - 1);
+  const std::vector<std::int64_t>& after = state_after(training);
+  Outcome& outcome = outcomes_[training];
+  if (outcome.calls.empty()) outcome.calls = Table<CallId, CallTime>(plan_.calls.size());
+  std::int64_t longest = 0;
+  std::int64_t entered_first = ranks_.empty() ? 0 : std::numeric_limits<std::int64_t>::max();
+  for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
+    const std::int64_t entered = before[rank * stream_count_];
+    longest = std::max(longest, after[rank * stream_count_] - entered);
+    entered_first = std::min(entered_first, entered);
+  }
+  for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
+    if (recorded_[rank] != 0)
+      std::ranges::find(outcome.memory, RankId{rank}, &MemoryRecord::rank)->when =
+          TimePoint{Duration{before[rank * stream_count_]}};
+    const std::int64_t took = after[rank * stream_count_] - before[rank * stream_count_];
+    outcome.time.bubble.add(Duration{longest - took}, weight_of(rank));
+  }
+  outcome.step_time = Duration{longest};
+  outcome.measured_from = TimePoint{Duration{entered_first}};
+  outcome.steady = moved_as_a_whole(before, after, longest, outcome.time.host.ps != 0);
+  ++closed_;
+  if (outcome.steady || closed_ == outcomes_.size()) return true;
+  for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
+    RankState& state = ranks_[rank];
+    if (!state.held) continue;
+    state.held = false;
+    ++state.training;
+    begin_training_step(rank);
+    wake(rank);
+  }
+  return false;
+}
+
+void Executor::drain() {
   while (!runnable_.empty()) {
+    if (options_.tie_seed != 0) std::swap(runnable_.back(), runnable_[random_index(runnable_.size())]);
     const std::uint32_t rank = runnable_.back();
     runnable_.pop_back();
     ranks_[rank].queued = false;
     advance(rank);
   }
-  for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
-    const Program& program = plan_.programs[population_.program_of[RankId{rank}]];
-    if (ranks_[rank].pending_slots != 0 || ranks_[rank].call != program.calls.size()) return false;
-  }
-  return true;
-}
-
-// What the next step begins with. Events and communicators hold ends of streams, so these tell of them too.
-std::vector<std::int64_t> Executor::state() const {
-  std::vector<std::int64_t> result;
-  result.reserve(tails_.size() + ranks_.size());
-  for (const Completion& completion : tails_) result.push_back(completion.end);
-  for (const RankState& rank : ranks_) result.push_back(rank.host);
-  return result;
-}
-
-// Time enters only in sums and maxima: a state that moved as a whole moves by as much in every further step. Streams
-// that are not used stay where they are, and hosts that never kept a device waiting may run ahead.
-bool Executor::moved_as_a_whole(const std::vector<std::int64_t>& before, const std::vector<std::int64_t>& after,
-                                std::int64_t step) const {
-  const bool hosts_matter = outcome_.time.host.ps != 0;
-  for (std::size_t i = 0; i < after.size(); ++i) {
-    const std::int64_t moved = after[i] - before[i];
-    const bool ahead = i >= tails_.size() && !hosts_matter && moved < step;
-    if (moved != step && moved != 0 && !ahead) return false;
-  }
-  return true;
 }
 
 // Records were written for whoever stands for the ranks asked for: gives each of these its own.
-void Executor::name_recorded_ranks() {
+void Executor::name_recorded_ranks(Outcome& outcome) const {
   std::vector<RankId> asked = options_.record;
   std::ranges::sort(asked);
   asked.erase(std::unique(asked.begin(), asked.end()), asked.end());
@@ -437,7 +949,7 @@ void Executor::name_recorded_ranks() {
   std::vector<MemoryRecord> memory;
   for (const RankId rank : asked) {
     const RankId stands_for = population_.class_of[rank];
-    for (OpRecord record : outcome_.records) {
+    for (OpRecord record : outcome.records) {
       if (record.rank != stands_for) continue;
       record.rank = rank;
       const Op& op = plan_.blocks[record.block].ops[record.op];
@@ -445,14 +957,17 @@ void Executor::name_recorded_ranks() {
         record.communicator = plan_.communicators.of(rank, plan_.calls[communicate->call].slot);
       records.push_back(record);
     }
-    for (MemoryRecord record : outcome_.memory) {
+    for (MemoryRecord record : outcome.memory) {
       if (record.rank != stands_for) continue;
       record.rank = rank;
       memory.push_back(record);
     }
   }
-  outcome_.records = std::move(records);
-  outcome_.memory = std::move(memory);
+  std::ranges::stable_sort(records, {}, [](const OpRecord& record) {
+    return std::tuple{record.rank, record.call, record.op};
+  });
+  outcome.records = std::move(records);
+  outcome.memory = std::move(memory);
 }
 
 std::string Executor::describe_stall() const {
@@ -461,7 +976,7 @@ std::string Executor::describe_stall() const {
   for (std::uint32_t rank = 0; rank < ranks_.size() && named < 4; ++rank) {
     const Program& program = plan_.programs[population_.program_of[RankId{rank}]];
     const RankState& state = ranks_[rank];
-    if (state.call == program.calls.size() && state.pending_slots == 0) continue;
+    if (state.pending_slots == 0 && (state.held || state.training > closed_)) continue;
     ++named;
     text += "rank " + std::to_string(index_of(population_.representative[RankId{rank}])) + " (" + program.name + ")";
     if (state.call < program.calls.size()) {
@@ -478,44 +993,41 @@ std::string Executor::describe_stall() const {
 }
 
 Outcome Executor::run() {
-  std::vector<std::int64_t> before = state();
-  for (int step = 0; step < options_.most_steps; ++step) {
-    std::vector<std::int64_t> entered(ranks_.size());
-    for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) entered[rank] = tail(rank, compute_stream).end;
-    outcome_ = Outcome{};
-    outcome_.calls = Table<CallId, CallTime>(plan_.calls.size());
-    for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
-      if (recorded_[rank] == 0) continue;
-      auto& memory = memory_now_[recorded_[rank] - 1U];
-      memory = plan_.programs[population_.program_of[RankId{rank}]].resident;
-      outcome_.memory.push_back({RankId{rank}, TimePoint{Duration{entered[rank]}}, memory});
-    }
-    if (!run_step()) {
-      outcome_.stall = describe_stall();
-      return outcome_;
-    }
-    std::int64_t longest = 0;
-    for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank)
-      longest = std::max(longest, tail(rank, compute_stream).end - entered[rank]);
-    for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank)
-      outcome_.time.bubble.add(Duration{longest - (tail(rank, compute_stream).end - entered[rank])}, weight_of(rank));
-    outcome_.step_time = Duration{longest};
-    outcome_.measured_from = TimePoint{Duration{entered.empty() ? 0 : *std::ranges::min_element(entered)}};
-
-    const std::vector<std::int64_t> after = state();
-    outcome_.steady = moved_as_a_whole(before, after, longest);
-    if (outcome_.steady) break;
-    before = after;
+  for (std::uint32_t rank = static_cast<std::uint32_t>(ranks_.size()); rank-- > 0;) {
+    begin_training_step(rank);
+    wake(rank);
   }
-  outcome_.rank_classes = ranks_.size();
-  name_recorded_ranks();
-  return outcome_;
+  std::size_t reported = outcomes_.size();
+  while (reported == outcomes_.size()) {
+    drain();
+    if (all_through(closed_)) {
+      if (close_training_step(closed_)) reported = closed_ - 1;
+      continue;
+    }
+    if (queue_.empty()) {
+      Outcome stalled;
+      stalled.calls = Table<CallId, CallTime>(plan_.calls.size());
+      stalled.stall = describe_stall();
+      return stalled;
+    }
+    apply_instant();
+  }
+  Outcome& outcome = outcomes_[reported];
+  outcome.rank_classes = ranks_.size();
+  outcome.events = events_taken_;
+  outcome.held_back = held_back_;
+  name_recorded_ranks(outcome);
+  return std::move(outcome);
 }
 
 }  // namespace
 
 Outcome run(const Plan& plan, const RunOptions& options) {
   const Population population = options.fold ? fold(plan) : everyone(plan);
+  return run(plan, population, options);
+}
+
+Outcome run(const Plan& plan, const Population& population, const RunOptions& options) {
   return Executor(plan, population, options).run();
 }
 

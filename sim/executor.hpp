@@ -1,8 +1,10 @@
 // Runs a plan: when everything happens.
 //
 // Nothing between ranks is first come, first served: a collective starts when its last member has arrived and ends for
-// all members together. So every time is a maximum of sums of earlier times, whatever the order in which ranks are
-// processed, and a rank runs ahead alone until it needs the end of a communication that others have yet to join.
+// all members together. A rank runs ahead alone until it needs the end of a communication that others have yet to join
+// or that shares links. A communication whose links nobody else uses ends at the last arrival plus a known duration and
+// needs no event. Only what shares links, and kernels beside an own communication that slows them, stand in a queue of
+// events; all events of an instant are applied before links are shared anew, so their order does not matter.
 #pragma once
 
 #include <array>
@@ -14,10 +16,15 @@
 
 namespace trainyard::sim {
 
+struct Population;
+
 struct RunOptions {
   std::vector<RankId> record = {};  // ranks whose every operation is recorded
   bool fold = true;                 // simulate ranks that cannot be told apart once: the same outcome, sooner
   int most_steps = 6;               // give up looking for a steady period after so many
+  bool ideal_network = false;       // communications take no time
+  bool healthy_devices = false;     // no device is slow
+  std::uint64_t tie_seed = 0;       // not 0: what happens at the same time is taken in a random order, for tests
 };
 
 // An operation of a recorded rank, in the measured step.
@@ -25,7 +32,8 @@ struct OpRecord {
   RankId rank{};
   StreamId stream{};
   BlockId block{};
-  std::uint32_t op = 0;  // within the block
+  std::uint32_t call = 0;  // of the program's calls
+  std::uint32_t op = 0;    // within the block
   std::int32_t layer = -1;
   std::int32_t micro_batch = -1;
   TimePoint start{};  // a communication starts, on this rank, when the rank arrives
@@ -75,11 +83,17 @@ struct Outcome {
   std::uint64_t operations = 0;  // executed in the measured step, all ranks
   std::uint64_t communications = 0;
   std::size_t rank_classes = 0;  // simulated; as many as ranks without folding
-  std::string stall;             // empty, or which ranks wait for what for ever: an error in the plan
+  std::uint64_t events = 0;      // taken from the queue, in all steps
+  // Transfers on shared links that a rank issued only after it had waited for something else, so that they start later
+  // than they could: 0 where strategies issue in a good order.
+  std::uint64_t held_back = 0;
+  std::string stall;  // empty, or which ranks wait for what for ever: an error in the plan
 };
 
 // The steady step: the program is repeated until two steps in a row take every rank equally long, so that what runs
 // from one step into the next is accounted for and the one-time work of a first step is not.
 Outcome run(const Plan& plan, const RunOptions& options = {});
+// With the ranks to simulate at hand, from fold() or everyone(); `options.fold` has no say.
+Outcome run(const Plan& plan, const Population& population, const RunOptions& options);
 
 }  // namespace trainyard::sim

@@ -21,7 +21,7 @@ std::string_view to_string(MemoryPurpose purpose) {
   return names.at(static_cast<std::size_t>(purpose));
 }
 
-CommunicatorId CommunicatorTable::add(const std::vector<RankId>& members, const std::vector<SlotId>& slots) {
+CommunicatorId CommunicatorTable::add(std::span<const RankId> members, std::span<const SlotId> slots) {
   ensure(!members.empty() && members.size() == slots.size(), "every member of a communicator names its slot");
   const auto first = static_cast<std::uint32_t>(members_.size());
   const CommunicatorId id = communicators_.add({.slot = slots.front(),

@@ -13,12 +13,15 @@
 
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
 #include <vector>
 
+#include "sim/network.hpp"
 #include "sim/table.hpp"
 #include "sim/units.hpp"
 
@@ -31,7 +34,8 @@ enum class KernelId : std::uint32_t {};
 enum class CallId : std::uint32_t {};  // a communication as it is called: group, kind and size
 enum class CommunicatorId : std::uint32_t {};
 enum class CostClassId : std::uint32_t {};  // communicators for which every call takes the same time
-enum class SlotId : std::uint8_t {};        // "my tensor group", "the next stage": resolved per rank
+enum class DeviceClassId : std::uint16_t {};
+enum class SlotId : std::uint8_t {};  // "my tensor group", "the next stage": resolved per rank
 enum class StreamId : std::uint8_t {};
 
 constexpr StreamId compute_stream{0};
@@ -137,9 +141,32 @@ struct Program {
   std::array<Bytes, memory_purposes> resident{};  // allocated before the step and never freed
 };
 
-// How long a call takes on a communicator, and what it puts on the wire. Alone in the network this is exact.
+// Which connections an algorithm opens between the members of a communicator, and hence which links they cross.
+enum class TrafficPattern : std::uint8_t {
+  ring,   // from each member to the next, on every rail where the ring crosses nodes
+  tree,   // the edges of a double binary tree over the nodes, both ways, and chains inside the nodes
+  pairs,  // from every member to every other
+  pair,   // from the sender to the receiver
+  ports,  // every member to and from the switch of its domain, which reduces or multiplies
+  torus,  // to the neighbours on the axes of a torus
+  rails   // from each domain to the next on every rail; what moves inside the domains is in the latency
+};
+constexpr std::size_t traffic_patterns = 7;
+
+constexpr std::uint8_t no_traffic = 255;  // shares no link with anyone: it takes the time that it takes alone
+
+// What a call does on a communicator. Alone in the network it takes latency + flow_bytes / flow_rate, rounded up once;
+// where links are shared, its connections get their fair share of them and never more than `flow_rate`.
 struct CommunicationCost {
-  Duration duration{};
+  Duration duration{};         // alone
+  Duration latency{};          // launch and hops, before bytes flow
+  Bytes flow_bytes{};          // over the heaviest connection
+  BytesPerSecond flow_rate{};  // of such a connection: the share that its protocol reaches of what it crosses
+  TrafficPattern pattern = TrafficPattern::ring;
+  Bytes phase_bytes{};       // of a connection, after which hops of a ring wait for each other; 0: never
+  std::uint8_t traffic = 0;  // which of the communicator's traffics it is
+  // What a member's kernels lose of their speed while bytes flow: SMs and memory bandwidth, in 1/1024.
+  std::uint16_t interference = 0;
   Bytes wire_bytes{};          // sent by a member, on average over members
   std::uint8_t algorithm = 0;  // index into Plan::algorithms
   Bytes nvlink_bytes{};        // of these, inside the node, for the link-use counters of a trace
@@ -149,8 +176,22 @@ struct CommunicationCost {
 struct Communicator {
   SlotId slot{};  // as its first member sees it
   CostClassId cost{};
+  std::uint8_t traffic_count = 0;  // how many patterns it uses; 0: it shares no link with anyone
+  TrafficId first_traffic{};
   std::uint32_t first_member = 0;  // into CommunicatorTable::members
   std::uint32_t member_count = 0;
+
+  TrafficId traffic_at(std::uint32_t index) const {
+    return TrafficId{static_cast<std::uint32_t>(index_of(first_traffic)) + index};
+  }
+};
+
+// Devices on which every kernel takes equally long: of one type, and healthy or slow alike.
+struct DeviceClass {
+  std::string name;
+  bool slow = false;              // below the speed of its type
+  std::vector<Duration> kernels;  // how long each kernel takes there
+  std::vector<Duration> healthy;  // and on a device of the type that is not slow
 };
 
 // Who talks to whom. A rank without a communicator in a slot must not use that slot.
@@ -160,7 +201,10 @@ class CommunicatorTable {
   CommunicatorTable(std::size_t ranks, std::size_t slots) : slots_(slots), of_(ranks * slots, none) {}
 
   // Members in the order of the ring; each member's slot is given, since a pair's two ends see different slots.
-  CommunicatorId add(const std::vector<RankId>& members, const std::vector<SlotId>& slots);
+  CommunicatorId add(std::span<const RankId> members, std::span<const SlotId> slots);
+  CommunicatorId add(std::initializer_list<RankId> members, std::initializer_list<SlotId> slots) {
+    return add(std::span(members.begin(), members.size()), std::span(slots.begin(), slots.size()));
+  }
 
   std::size_t size() const { return communicators_.size(); }
   std::size_t slots() const { return slots_; }
@@ -198,13 +242,33 @@ struct Plan {
   Table<BlockId, Block> blocks;
   Table<ProgramId, Program> programs;
   Table<RankId, ProgramId> program_of;
+  // Where devices differ; empty where all take the durations of `kernels`.
+  Table<DeviceClassId, DeviceClass> device_classes;
+  Table<RankId, DeviceClassId> device_class_of;
   CommunicatorTable communicators;
+  Network network;
+  std::vector<Bytes> link_bytes;  // what each link of the cluster carries in a step, in the cluster's numbering
   std::vector<std::string> algorithms;
   // One row per cost class, one column per call. Classes only fill the calls of their own slots.
   Table<CostClassId, std::vector<CommunicationCost>> costs;
 
   std::size_t event_count() const { return std::size_t{absolute_events} + relative_events; }
+  DeviceClassId device_class(RankId rank) const {
+    return device_class_of.empty() ? DeviceClassId{} : device_class_of[rank];
+  }
+  // `healthy`: as if no device were slow.
+  Duration duration_of(KernelId kernel, DeviceClassId device, bool healthy = false) const {
+    if (device_classes.empty()) return kernels[kernel].duration;
+    const DeviceClass& on = device_classes[device];
+    return (healthy ? on.healthy : on.kernels)[index_of(kernel)];
+  }
 };
+
+// Which of the plan's events `ref` means in a call of its block.
+inline std::uint16_t event_index(const Plan& plan, const EventRef& ref, const BlockCall& call) {
+  if (!ref.relative) return ref.index;
+  return static_cast<std::uint16_t>(plan.absolute_events + (ref.index + call.event_shift) % plan.relative_events);
+}
 
 // Peak of what a program allocates, in the order in which the host issues it, and what the peak is made of.
 // A caching allocator hands out memory when the host asks, so the peak does not depend on timing.

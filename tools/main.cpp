@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdio>
 #include <cstring>
@@ -20,10 +21,12 @@
 #include <vector>
 
 #include "scenarios/catalog.hpp"
+#include "scenarios/collectives.hpp"
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/output_file.hpp"
 #include "scenarios/scenario.hpp"
 #include "scenarios/show.hpp"
+#include "scenarios/show_topology.hpp"
 #include "scenarios/simulate.hpp"
 #include "scenarios/trace.hpp"
 #include "scenarios/validation.hpp"
@@ -79,6 +82,7 @@ struct RunArguments {
   std::string json;
   std::filesystem::path trace;
   std::string trace_ranks;  // as given
+  std::string links;
   std::vector<std::string> overrides;
   bool require_fit = false;
   bool no_fold = false;
@@ -133,6 +137,8 @@ void check_trace_arguments(const RunArguments& arguments, std::span<const std::i
 
 int run(const RunArguments& arguments, const CommonOptions& common) {
   require_different("--trace", arguments.trace.string(), "--json", arguments.json);
+  require_different("--links", arguments.links, "--json", arguments.json);
+  require_different("--links", arguments.links, "--trace", arguments.trace.string());
   const std::vector<std::int64_t> ranks = parse_ranks(arguments.trace_ranks);
   const scenarios::Catalog catalog(common.catalogs);
   const scenarios::Scenario scenario =
@@ -143,8 +149,10 @@ int run(const RunArguments& arguments, const CommonOptions& common) {
   const scenarios::Simulation simulation = scenarios::simulate(scenario, options);
   for (const std::string& warning : simulation.result.warnings) spdlog::warn("{}", scenarios::printable(warning));
   if (!arguments.trace.empty()) scenarios::write_chrome_trace(simulation.plan, simulation.outcome, arguments.trace);
+  if (!arguments.links.empty())
+    write_or_print(arguments.links, scenarios::links_to_csv(scenarios::link_rows(scenario, simulation)));
   if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(simulation.result));
-  if (arguments.json != "-") print(scenarios::to_summary(scenario, simulation.result));
+  if (arguments.json != "-" && arguments.links != "-") print(scenarios::to_summary(scenario, simulation.result));
   if (arguments.require_fit && !simulation.result.memory.fits) {
     std::fprintf(stderr, "trainyard: the scenario does not fit in memory\n");
     return does_not_fit;
@@ -184,19 +192,70 @@ int validate(const ValidateArguments& arguments, const CommonOptions& common) {
   return done;
 }
 
+struct CollectivesArguments {
+  std::filesystem::path scenario;
+  std::string operation = "all_reduce";
+  std::string bytes = "8:16GiB";
+  std::optional<std::int64_t> devices;
+  std::string algorithm = "auto";
+  std::string json;
+  std::vector<std::string> overrides;
+};
+
+template <std::size_t size>
+std::size_t index_in(const std::array<std::string_view, size>& words, const std::string& word) {
+  return static_cast<std::size_t>(std::ranges::find(words, word) - words.begin());
+}
+
+int collectives(const CollectivesArguments& arguments, const CommonOptions& common) {
+  scenarios::CollectiveRequest request;
+  request.operation =
+      static_cast<scenarios::CollectiveOperation>(index_in(scenarios::operation_names, arguments.operation));
+  if (arguments.algorithm != "auto")
+    request.algorithm = static_cast<topology::Algorithm>(index_in(topology::algorithm_names, arguments.algorithm));
+  const auto sizes = scenarios::parse_sizes(arguments.bytes);
+  if (!sizes.value) wrong_argument("--bytes", sizes.error);
+  request.sizes = *sizes.value;
+  std::vector<std::string> overrides = arguments.overrides;
+  if (arguments.devices) overrides.push_back("cluster.devices=" + std::to_string(*arguments.devices));
+  const scenarios::Catalog catalog(common.catalogs);
+  scenarios::Scenario scenario = scenarios::load_cluster(arguments.scenario, catalog, {.overrides = overrides});
+  const std::vector<scenarios::CollectiveRow> rows = scenarios::simulate_collectives(scenario, request);
+  if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(rows));
+  if (arguments.json != "-") print(scenarios::to_text(scenario, rows));
+  return done;
+}
+
 struct ShowArguments {
   std::string what;
   std::string name;
+  std::string output;
+  std::vector<std::string> overrides;
 };
 
+int show_topology(const ShowArguments& arguments, const CommonOptions& common) {
+  if (arguments.name.empty()) wrong_argument("trainyard show topology", "expected the name of a scenario file");
+  const scenarios::Catalog catalog(common.catalogs);
+  const scenarios::Scenario scenario =
+      scenarios::load_cluster(arguments.name, catalog, {.overrides = arguments.overrides});
+  if (arguments.output.empty())
+    print(scenarios::list_links(scenario));
+  else
+    scenarios::draw_topology(scenario, arguments.output == "-" ? "/dev/stdout" : arguments.output);
+  return done;
+}
+
 int show(const ShowArguments& arguments, const CommonOptions& common) {
+  if (arguments.what == "topology") return show_topology(arguments, common);
+  if (!arguments.output.empty()) wrong_argument("--output", "only `trainyard show topology` writes a file");
+  if (!arguments.overrides.empty()) wrong_argument("--set", "only `trainyard show topology` reads a scenario");
   if (arguments.what == "frameworks") {
     print(arguments.name.empty() ? scenarios::show_frameworks() : scenarios::show_framework(arguments.name));
     return done;
   }
   const scenarios::Catalog catalog(common.catalogs);
-  for (std::size_t i = 0; i < scenarios::entry_kinds.size(); ++i) {
-    if (arguments.what != std::string(scenarios::entry_kinds.at(i)) + "s") continue;
+  for (std::size_t i = 0; i < scenarios::entry_folders.size(); ++i) {
+    if (arguments.what != scenarios::entry_folders.at(i)) continue;
     const auto kind = static_cast<scenarios::EntryKind>(i);
     print(arguments.name.empty() ? scenarios::show_entries(catalog, kind)
                                  : scenarios::show_entry(catalog, kind, arguments.name));
@@ -243,6 +302,7 @@ class CommandLine {
     app_.require_subcommand(1);
     add_run();
     add_validate();
+    add_collectives();
     add_show();
   }
 
@@ -275,6 +335,9 @@ class CommandLine {
         ->check(file_name);
     command->add_option("--trace-ranks", run_.trace_ranks, "ranks in the trace; without it the first of each program")
         ->type_name("RANK,...");
+    command->add_option("--links", run_.links, "write what each link carried and how full it was; - is stdout")
+        ->type_name("FILE.csv")
+        ->check(file_name);
     command->add_option("--set", run_.overrides, "override a key of the scenario; may be repeated")
         ->type_name("PATH=VALUE")
         ->expected(1)
@@ -303,12 +366,54 @@ class CommandLine {
     command->callback([this] { chosen_ = [this] { return validate(validate_, common_); }; });
   }
 
+  void add_collectives() {
+    CLI::App* command = app_.add_subcommand("collectives", "what nccl-tests would print on the cluster of a scenario");
+    command->add_option("scenario", collectives_.scenario, "scenario file; of it only `cluster` matters")
+        ->required()
+        ->type_name("SCENARIO.yaml");
+    command->add_option("--operation", collectives_.operation, "send_recv: every rank sends to the next")
+        ->check(CLI::IsMember(
+            std::vector<std::string>{scenarios::operation_names.begin(), scenarios::operation_names.end()}))
+        ->capture_default_str();
+    command->add_option("--bytes", collectives_.bytes, "a size, or the first and the last of doubling ones")
+        ->type_name("SIZE[:SIZE]")
+        ->capture_default_str();
+    command->add_option("--devices", collectives_.devices, "use so many, spread evenly over the nodes")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000'000}))
+        ->type_name("N");
+    std::vector<std::string> algorithms{"auto"};
+    algorithms.insert(algorithms.end(), topology::algorithm_names.begin(), topology::algorithm_names.end());
+    command->add_option("--algorithm", collectives_.algorithm, "instead of what the library would choose")
+        ->check(CLI::IsMember(algorithms))
+        ->capture_default_str();
+    command->add_option("--json", collectives_.json, "write the rows; - is stdout")
+        ->type_name("FILE")
+        ->check(file_name);
+    command->add_option("--set", collectives_.overrides, "override a key of the scenario; may be repeated")
+        ->type_name("PATH=VALUE")
+        ->expected(1)
+        ->allow_extra_args(false)
+        ->take_all();
+    add_common(*command, common_);
+    command->callback([this] { chosen_ = [this] { return collectives(collectives_, common_); }; });
+  }
+
   void add_show() {
     CLI::App* command = app_.add_subcommand("show", "what the catalogue holds, with sources, and frameworks' options");
-    command->add_option("what", show_.what, "accelerators, nodes, fabrics, models or frameworks")
+    command->add_option("what", show_.what, "accelerators, nodes, fabrics, models, collectives, frameworks or topology")
         ->required()
-        ->check(CLI::IsMember({"accelerators", "nodes", "fabrics", "models", "frameworks"}));
-    command->add_option("name", show_.name, "one of them, in full")->type_name("NAME");
+        ->check(CLI::IsMember({"accelerators", "nodes", "fabrics", "models", "collectives", "frameworks", "topology"}));
+    command
+        ->add_option("name", show_.name, "one of them, in full; for topology a scenario file, whose links are listed")
+        ->type_name("NAME");
+    command->add_option("-o,--output", show_.output, "draw the topology, as SVG; - is stdout")
+        ->type_name("FILE.svg")
+        ->check(file_name);
+    command->add_option("--set", show_.overrides, "override a key of the scenario; may be repeated")
+        ->type_name("PATH=VALUE")
+        ->expected(1)
+        ->allow_extra_args(false)
+        ->take_all();
     add_common(*command, common_);
     command->callback([this] { chosen_ = [this] { return show(show_, common_); }; });
   }
@@ -317,6 +422,7 @@ class CommandLine {
   CommonOptions common_;
   RunArguments run_;
   ValidateArguments validate_;
+  CollectivesArguments collectives_;
   ShowArguments show_;
   std::function<int()> chosen_;
 };
@@ -330,6 +436,9 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", error.what());
     return wrong_input;
   } catch (const scenarios::OutputError& error) {
+    std::fprintf(stderr, "trainyard: %s\n", error.what());
+    return outside_failure;
+  } catch (const scenarios::ProgramError& error) {
     std::fprintf(stderr, "trainyard: %s\n", error.what());
     return outside_failure;
   } catch (const std::exception& error) {

@@ -7,6 +7,9 @@
 #include <utility>
 
 #include "scenarios/internal/hf_config.hpp"
+#include "scenarios/internal/tuning_entries.hpp"
+#include "scenarios/quantity.hpp"
+#include "topology/cluster.hpp"
 
 namespace trainyard::scenarios {
 namespace {
@@ -83,7 +86,7 @@ std::optional<Resolved> Resolver::resolve_name(const Value& name, const std::str
   chain_.push_back(entry);
   std::optional<Resolved> result;
   try {
-    const Value text = parse_yaml(entry->text, entry->file);
+    const Value& text = catalog_.parsed(*entry);
     if (text.is_map())
       result = resolve_map(text, path);
     else
@@ -248,64 +251,83 @@ void check_precisions(Reader& reader, const Value& value, const std::string& pat
   if (!any) reader.report(value.where, join(path, "peak") + ": expected a peak for one precision at least");
 }
 
-void read_protocols(Reader& reader, const Value& value, const std::string& path, topology::Protocols& protocols) {
-  const Value* simple = nullptr;
-  const Value* ll128 = nullptr;
-  const Value* ll = nullptr;
-  const std::array<Section, 3> sections{{{"simple", &simple, true}, {"ll128", &ll128, true}, {"ll", &ll, true}}};
-  reader.read(value, path, {.sections = sections});
-  const auto read_one = [&](const Value* given, std::string_view name, topology::Protocol& protocol) {
-    if (given == nullptr) return;
-    const std::vector<sim::Key> keys{
-        latency_key("hop", protocol.hop),
-        {.name = "efficiency",
-         .target = &protocol.efficiency,
-         .help = "",
-         .required = true,
-         .least = least_share,
-         .most = 1},
-    };
-    reader.read(*given, join(path, name), {.keys = keys});
-  };
-  read_one(simple, "simple", protocols.simple);
-  read_one(ll128, "ll128", protocols.ll128);
-  read_one(ll, "ll", protocols.ll);
+template <class Enum>
+Enum chosen(const sim::Choice& choice) {
+  const auto found = std::find(choice.choices.begin(), choice.choices.end(), choice.value);
+  return static_cast<Enum>(found == choice.choices.end() ? 0 : found - choice.choices.begin());
 }
 
-void read_point_to_point(Reader& reader, const Value& value, const std::string& path,
-                         topology::CollectiveTuning& tuning) {
-  const auto share = [](std::string_view name, double& target) {
-    return sim::Key{.name = name, .target = &target, .help = "", .required = true, .least = least_share, .most = 1};
-  };
-  const std::vector<sim::Key> keys{
-      latency_key("latency", tuning.point_to_point_latency),
-      share("intra_efficiency", tuning.point_to_point_intra_efficiency),
-      share("inter_efficiency", tuning.point_to_point_inter_efficiency),
-  };
-  reader.read(value, path, {.keys = keys});
+// Triples of two devices and the number of cables between them.
+void read_wiring(Reader& reader, const Value& value, const std::string& path, topology::NodeType& node) {
+  const std::string expected = path + ": expected a list of two devices and their number of cables each, such as "
+                                      "[[0, 1, 2], [1, 2, 1]], got ";
+  if (!value.is_sequence()) return reader.report(value.where, expected + describe(value));
+  for (const Value& item : value.items) {
+    std::vector<std::int64_t> numbers;
+    for (const Value& number : item.items) {
+      const auto parsed = parse_whole_number(number.scalar);
+      if (number.is_scalar() && parsed.value && *parsed.value >= 0 && *parsed.value < 1024)
+        numbers.push_back(*parsed.value);
+    }
+    const bool right = item.items.size() == 3 && numbers.size() == 3 && numbers[0] != numbers[1] && numbers[2] > 0;
+    if (!right) return reader.report(item.where, expected + "another item");
+    node.wiring.push_back({.from = numbers[0], .to = numbers[1], .width = numbers[2]});
+  }
 }
 
-void read_collectives(Reader& reader, const Value& value, const std::string& path, topology::CollectiveTuning& tuning) {
-  const Value* intra = nullptr;
-  const Value* inter = nullptr;
-  const Value* point_to_point = nullptr;
-  const std::vector<sim::Key> keys{latency_key("base", tuning.base)};
-  const std::array<Section, 3> sections{
-      {{"intra", &intra, true}, {"inter", &inter, true}, {"point_to_point", &point_to_point, true}}};
-  reader.read(value, path, {.keys = keys, .sections = sections});
-  if (intra != nullptr) read_protocols(reader, *intra, join(path, "intra"), tuning.intra);
-  if (inter != nullptr) read_protocols(reader, *inter, join(path, "inter"), tuning.inter);
-  if (point_to_point != nullptr) read_point_to_point(reader, *point_to_point, join(path, "point_to_point"), tuning);
+// Relations between the keys of a link, where each of them is right.
+void check_link(Reader& reader, const Value& value, const std::string& path, topology::NodeType& node) {
+  using topology::Interconnect;
+  const auto need = [&](std::string_view key, bool given) {
+    if (!given)
+      reader.report(value.where, "missing key '" + join(path, key) + "', which kind '" + value.find("kind")->scalar +
+                                     "' needs");
+  };
+  const auto refuse = [&](std::string_view key, Interconnect of, std::string_view owner) {
+    if (value.find(key) != nullptr && node.interconnect != of)
+      reader.report(value.find(key)->where, join(path, key) + ": only links of kind '" + std::string{owner} +
+                                                "' have this");
+  };
+  refuse("per_switch", Interconnect::pcie, "pcie");
+  refuse("wiring", Interconnect::cube_mesh, "cube-mesh");
+  refuse("pod", Interconnect::ici, "ici");
+  refuse("wraparound", Interconnect::ici, "ici");
+  if (node.interconnect == Interconnect::cube_mesh) {
+    need("wiring", !node.wiring.empty());
+    // Fewer devices than the entry describes: the others are not there, and neither are their cables.
+    std::erase_if(node.wiring, [&](const topology::Wire& wire) {
+      return wire.from >= node.devices || wire.to >= node.devices;
+    });
+    if (value.find("wiring") != nullptr && !topology::wires_join_all(node))
+      reader.report(value.find("wiring")->where, join(path, "wiring") + ": no way leads from device 0 to every other");
+  }
+  if (node.interconnect == Interconnect::ici) {
+    need("pod", !node.pod.empty());
+    if (node.pod.size() > 3)
+      reader.report(value.find("pod")->where, join(path, "pod") + ": expected one to three axes, such as [16, 16]");
+  }
 }
 
 void read_link(Reader& reader, const Value& value, const std::string& path, topology::NodeType& node) {
-  sim::Choice kind{.value = "nvswitch", .choices = {"nvswitch"}};
+  sim::Choice kind{.value = "nvswitch", .choices = {"nvswitch", "pcie", "cube-mesh", "ici"}};
+  sim::Choice wraparound{.value = "full-axis", .choices = {"cubes", "full-axis"}};
+  const Value* wiring = nullptr;
   const std::vector<sim::Key> keys{
       {.name = "kind", .target = &kind, .help = ""},
       rate_key("rate", node.link_rate),
       latency_key("latency", node.link_latency),
+      {.name = "per_switch", .target = &node.per_switch, .help = "", .least = 1, .most = 1024},
+      {.name = "pod", .target = &node.pod, .help = "", .least = 1, .most = 1024},
+      {.name = "wraparound", .target = &wraparound, .help = ""},
   };
-  reader.read(value, path, {.keys = keys});
+  const std::array<Section, 1> sections{{{"wiring", &wiring}}};
+  const std::size_t before = reader.mistakes();
+  reader.read(value, path, {.keys = keys, .sections = sections});
+  node.interconnect = chosen<topology::Interconnect>(kind);
+  node.wraparound = chosen<topology::Wraparound>(wraparound);
+  if (wiring != nullptr) read_wiring(reader, *wiring, join(path, "wiring"), node);
+  if (reader.mistakes() == before && !value.partial && value.find("kind") != nullptr)
+    check_link(reader, value, path, node);
 }
 
 // The model's own keys, as they are written; relations between them come after.
@@ -348,12 +370,6 @@ std::vector<sim::Key> keys_of(ModelKeys& keys, workloads::Model& model) {
       {.name = "experts", .target = &keys.experts, .help = ""},
       {.name = "top_k", .target = &keys.top_k, .help = ""},
   };
-}
-
-template <class Enum>
-Enum chosen(const sim::Choice& choice) {
-  const auto found = std::find(choice.choices.begin(), choice.choices.end(), choice.value);
-  return static_cast<Enum>(found == choice.choices.end() ? 0 : found - choice.choices.begin());
 }
 
 // What follows from other keys; called when all of those are right.
@@ -454,7 +470,7 @@ NodeReading read_node(Reader& reader, const Catalog& catalog, const Value& value
                                          {"sources", &sources}}};
   reader.read(resolved->value, path, {.keys = keys, .sections = sections});
   if (link != nullptr) read_link(reader, *link, join(path, "link"), node);
-  if (collectives != nullptr) read_collectives(reader, *collectives, join(path, "collectives"), node.collectives);
+  if (collectives != nullptr) read_collectives(reader, catalog, *collectives, join(path, "collectives"), node.collectives);
   if (accelerator != nullptr)
     result.accelerator = read_accelerator(reader, catalog, *accelerator, join(path, "accelerator"));
   node.accelerator = result.accelerator.name;
@@ -463,35 +479,65 @@ NodeReading read_node(Reader& reader, const Catalog& catalog, const Value& value
 
 topology::FabricType read_fabric(Reader& reader, const Catalog& catalog, const Value* value, const std::string& usual,
                                  const std::string& path) {
+  using Kind = topology::FabricType::Kind;
   topology::FabricType fabric;
   const Value usual_name = make_scalar(usual, reader.location_of(path));
   Value described = value == nullptr ? usual_name : *value;
-  const bool refines_usual =
-      described.is_map() && described.find("kind") == nullptr && described.find("base") == nullptr;
-  if (refines_usual && usual.empty())
-    make_partial(described);  // the node is wrong, and reported
-  else if (refines_usual)
-    set(described, "base", usual_name);
+  if (described.is_map() && described.find("base") == nullptr) {
+    const Value* own = described.find("kind");
+    if (own == nullptr && usual.empty())
+      make_partial(described);  // the node is wrong, and reported
+    else if (own == nullptr)
+      set(described, "base", usual_name);
+    else if (own->is_scalar() && catalog.find(EntryKind::fabric, own->scalar) != nullptr)
+      set(described, "base", Value{*own});  // an entry is called as its kind
+  }
   const std::optional<Resolved> resolved = resolve(reader, catalog, EntryKind::fabric, described, path);
   if (!resolved) return fabric;
   fabric.name = resolved->name;
-  sim::Choice kind{.value = "", .choices = {"single-switch", "fat-tree", "rail-optimized"}};
-  sim::Choice routing{.value = "adaptive", .choices = {"adaptive"}};
+  sim::Choice kind{.value = "",
+                   .choices = {"single-switch", "fat-tree", "rail-optimized", "dragonfly", "ici", "dcn"}};
+  sim::Choice routing{.value = "adaptive", .choices = {"adaptive", "ecmp"}};
+  sim::Choice wraparound{.value = "usual", .choices = {"usual", "always", "never"}};
   const Value* sources = nullptr;
   const std::vector<sim::Key> keys{
       {.name = "name", .target = &fabric.name, .help = ""},
       {.name = "description", .target = &fabric.description, .help = ""},
       {.name = "kind", .target = &kind, .help = "", .required = true},
       {.name = "radix", .target = &fabric.radix, .help = "", .least = 2, .most = 65536},
+      {.name = "tiers", .target = &fabric.tiers, .help = "", .least = 1, .most = 3},
       {.name = "oversubscription", .target = &fabric.oversubscription, .help = "", .least = 1, .most = 1000},
+      {.name = "core_oversubscription", .target = &fabric.core_oversubscription, .help = "", .least = 1, .most = 1000},
       latency_key("switch_latency", fabric.switch_latency),
       {.name = "routing", .target = &routing, .help = ""},
+      {.name = "spine", .target = &fabric.spine, .help = ""},
+      {.name = "hosts", .target = &fabric.hosts, .help = "", .least = 1, .most = 65536},
+      {.name = "group_routers", .target = &fabric.group_routers, .help = "", .least = 1, .most = 65536},
+      {.name = "global_links", .target = &fabric.global_links, .help = "", .least = 1, .most = 1e6},
+      {.name = "slices", .target = &fabric.slices, .help = "", .least = 1, .most = 1e6},
+      {.name = "shape", .target = &fabric.shape, .help = "", .least = 1, .most = 1e6},
+      {.name = "wraparound", .target = &wraparound, .help = ""},
+      {.name = "sharp", .target = &fabric.sharp, .help = ""},
   };
   const std::array<Section, 1> sections{{{"sources", &sources}}};
-  const std::array<Later, 6> later{
-      {{"routing", "ecmp"}, {"kind", "dragonfly"}, {"kind", "ici"}, {"kind", "dcn"}, {"slices"}, {"shape"}}};
-  reader.read(resolved->value, path, {.keys = keys, .sections = sections, .later = later});
-  fabric.kind = chosen<topology::FabricType::Kind>(kind);
+  reader.read(resolved->value, path, {.keys = keys, .sections = sections});
+  fabric.kind = chosen<Kind>(kind);
+  fabric.routing = chosen<topology::FabricType::Routing>(routing);
+  fabric.wraparound = chosen<topology::FabricType::Torus>(wraparound);
+  const auto only = [&](std::string_view key, Kind of) {
+    const Value* given = resolved->value.find(key);
+    if (given != nullptr && fabric.kind != of)
+      reader.report(given->where, join(path, key) + ": only a fabric of kind '" +
+                                      std::string{kind.choices[static_cast<std::size_t>(of)]} + "' has this");
+  };
+  if (kind.value.empty()) return fabric;  // wrong, and reported
+  only("spine", Kind::rail_optimized);
+  for (const std::string_view key : {"hosts", "group_routers", "global_links"}) only(key, Kind::dragonfly);
+  for (const std::string_view key : {"slices", "shape", "wraparound"}) only(key, Kind::ici);
+  const bool tree = fabric.kind == Kind::fat_tree || fabric.kind == Kind::rail_optimized;
+  if (tree && fabric.tiers == 1)
+    reader.report(resolved->value.find("tiers")->where,
+                  join(path, "tiers") + ": expected 2 or 3, got '1' (one tier is kind 'single-switch')");
   return fabric;
 }
 

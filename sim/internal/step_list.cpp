@@ -9,7 +9,7 @@ namespace {
 
 class Compiler {
  public:
-  explicit Compiler(const Plan& plan) : plan_(plan) {}
+  Compiler(const Plan& plan, DeviceClassId device, bool healthy) : plan_(plan), device_(device), healthy_(healthy) {}
 
   StepList compile() {
     list_.blocks = Table<BlockId, StepList::Extent>(plan_.blocks.size());
@@ -30,7 +30,7 @@ class Compiler {
       if (std::holds_alternative<Memory>(op.work)) {
         add_memory(i);
       } else if (const auto* compute = std::get_if<Compute>(&op.work)) {
-        add_kernel(op, i, plan_.kernels[compute->kernel], block.launch.count());
+        add_kernel(op, i, compute->kernel, block.launch.count());
       } else {
         add_other(op, i, block.launch.count());
       }
@@ -45,14 +45,14 @@ class Compiler {
       list_.steps.push_back({.kind = Step::Kind::memory, .first_op = index, .op_count = 1});
   }
 
-  void add_kernel(const Op& op, std::uint32_t index, const Kernel& kernel, std::int64_t launch) {
+  void add_kernel(const Op& op, std::uint32_t index, KernelId kernel, std::int64_t launch) {
     if (!open_ || op.after != 0 || !op.waits.empty() || list_.steps.back().stream != op.stream) begin(op, index);
     Step& step = list_.steps.back();
-    const std::int64_t duration = kernel.duration.count();
+    const std::int64_t duration = plan_.duration_of(kernel, device_, healthy_).count();
     step.launch += launch;
     step.busy = later(step.busy, duration);
     step.host_bound = std::max(step.host_bound + duration, later(step.launch, duration));
-    step.by_class.at(static_cast<std::size_t>(kernel.kind)) += duration;
+    step.by_class.at(static_cast<std::size_t>(plan_.kernels[kernel].kind)) += duration;
     ++step.op_count;
     ++step.kernel_count;
     open_ = !op.records;
@@ -98,12 +98,56 @@ class Compiler {
   }
 
   const Plan& plan_;
+  DeviceClassId device_;
+  bool healthy_;
   StepList list_;
   bool open_ = false;  // the last step is a run of kernels that may grow
 };
 
 }  // namespace
 
-StepList compile_steps(const Plan& plan) { return Compiler(plan).compile(); }
+StepList compile_steps(const Plan& plan, DeviceClassId device, bool healthy) {
+  return Compiler(plan, device, healthy).compile();
+}
+
+ProgramSteps find_early_steps(const Plan& plan, const StepList& list, const Program& program) {
+  ProgramSteps result;
+  // Where each was last touched: one behind.
+  std::vector<std::uint32_t> stream(plan.streams.size(), 0);
+  std::vector<std::uint32_t> slot(plan.slots.size(), 0);
+  std::vector<std::uint32_t> event(plan.event_count(), 0);
+  std::uint32_t host_waited = 0;
+  std::uint32_t position = 0;
+  std::int64_t host = 0;
+  for (std::uint32_t c = 0; c < program.calls.size(); ++c) {
+    const BlockCall& call = program.calls[c];
+    result.first_position.push_back(position);
+    result.host_before.push_back(host);
+    const StepList::Extent block = list.blocks[call.block];
+    const auto touched_event = [&](const EventRef& ref) -> std::uint32_t& {
+      return event[event_index(plan, ref, call)];
+    };
+    for (std::uint32_t s = 0; s < block.count; ++s, ++position) {
+      const Step& step = list.steps[block.first + s];
+      const std::uint32_t behind = position + 1;
+      if (step.kind == Step::Kind::communicate && step.after == 0 && step.wait_count == 0 &&
+          step.stream != compute_stream) {
+        std::uint32_t from =
+            std::max({stream[index_of(step.stream)], slot[index_of(plan.calls[step.call].slot)], host_waited});
+        if (step.record != 0) from = std::max(from, touched_event(list.waits[step.record - 1]));
+        if (from < position) result.early.push_back({position, from, c, s, host});
+      }
+      for (std::size_t i = 0; i < stream.size(); ++i)
+        if ((step.after >> i & 1U) != 0) stream[i] = behind;
+      if (step.kind != Step::Kind::host_work && step.kind != Step::Kind::memory) stream[index_of(step.stream)] = behind;
+      if (step.kind == Step::Kind::host_wait) host_waited = behind;
+      if (step.kind == Step::Kind::communicate) slot[index_of(plan.calls[step.call].slot)] = behind;
+      for (std::uint32_t w = 0; w < step.wait_count; ++w) touched_event(list.waits[step.first_wait + w]) = behind;
+      if (step.record != 0) touched_event(list.waits[step.record - 1]) = behind;
+      host = later(host, host_time(step));
+    }
+  }
+  return result;
+}
 
 }  // namespace trainyard::sim

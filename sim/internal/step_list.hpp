@@ -51,6 +51,28 @@ struct StepList {
   std::vector<EventRef> waits;  // of all steps, and the events that they record
   Table<BlockId, Extent> blocks;
 };
-StepList compile_steps(const Plan& plan);
+// A communication that waits for nothing but its own stream, such as posting a receive. Its host does not wait for
+// what the operations before it wait for, so it may join its communicator while the rank is still held up by one of
+// these, as long as none in between has to do with its stream, slot or event.
+struct EarlyStep {
+  std::uint32_t position = 0;  // of the step in its program, counted over all block calls
+  std::uint32_t from = 0;      // the earliest position from which it may be issued
+  std::uint32_t call = 0;      // block call
+  std::uint32_t step = 0;      // within the block
+  std::int64_t host = 0;       // host time that a step needs from the start of the program to it
+};
+
+// A program as positions of steps.
+struct ProgramSteps {
+  std::vector<std::uint32_t> first_position;  // of each block call
+  std::vector<std::int64_t> host_before;      // host time that the calls before need in all, without waiting
+  std::vector<EarlyStep> early;
+};
+
+// Host time that a step takes as long as the host waits for nothing.
+inline std::int64_t host_time(const Step& step) { return step.kind == Step::Kind::host_work ? step.busy : step.launch; }
+
+StepList compile_steps(const Plan& plan, DeviceClassId device, bool healthy);
+ProgramSteps find_early_steps(const Plan& plan, const StepList& list, const Program& program);
 
 }  // namespace trainyard::sim

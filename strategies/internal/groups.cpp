@@ -1,6 +1,6 @@
 #include "strategies/internal/groups.hpp"
 
-#include <map>
+#include <algorithm>
 
 namespace trainyard::strategies {
 
@@ -10,37 +10,42 @@ std::int64_t RankGrid::ranks() const {
   return product;
 }
 
+std::int64_t RankGrid::stride(std::size_t axis) const {
+  std::int64_t product = 1;
+  for (std::size_t i = 0; i < axis; ++i) product *= sizes_[i];
+  return product;
+}
+
 std::int64_t RankGrid::coordinate(sim::RankId rank, std::size_t axis) const {
-  auto rest = static_cast<std::int64_t>(sim::index_of(rank));
-  for (std::size_t i = 0; i < axis; ++i) rest /= sizes_[i];
-  return rest % sizes_[axis];
+  return static_cast<std::int64_t>(sim::index_of(rank)) / stride(axis) % sizes_[axis];
 }
 
 sim::RankId RankGrid::moved(sim::RankId rank, std::size_t axis, std::int64_t value) const {
-  std::int64_t stride = 1;
-  for (std::size_t i = 0; i < axis; ++i) stride *= sizes_[i];
   const auto from = static_cast<std::int64_t>(sim::index_of(rank));
-  return sim::RankId{static_cast<std::uint32_t>(from + (value - coordinate(rank, axis)) * stride)};
+  return sim::RankId{static_cast<std::uint32_t>(from + (value - coordinate(rank, axis)) * stride(axis))};
 }
 
-std::vector<std::vector<sim::RankId>> RankGrid::groups_along(const std::vector<std::size_t>& axes) const {
-  std::vector<std::vector<sim::RankId>> groups;
-  std::map<std::uint32_t, std::size_t> group_of_root;
-  for (std::int64_t i = 0; i < ranks(); ++i) {
-    const sim::RankId rank{static_cast<std::uint32_t>(i)};
-    sim::RankId root = rank;
-    for (const std::size_t axis : axes) root = moved(root, axis, 0);
-    const auto [entry, fresh] =
-        group_of_root.try_emplace(static_cast<std::uint32_t>(sim::index_of(root)), groups.size());
-    if (fresh) groups.emplace_back();
-    groups[entry->second].push_back(rank);
+void add_groups(sim::CommunicatorTable& table, const RankGrid& grid, std::vector<std::size_t> axes, sim::SlotId slot) {
+  std::ranges::sort(axes);  // inner axes first: members in rank order
+  // What is added to a group's first rank to get the others.
+  std::vector<std::int64_t> offsets{0};
+  const sim::RankId origin{0};
+  for (const std::size_t axis : axes) {
+    const std::size_t before = offsets.size();
+    for (std::int64_t value = 1; value < grid.size(axis); ++value)
+      for (std::size_t i = 0; i < before; ++i)
+        offsets.push_back(offsets[i] + static_cast<std::int64_t>(sim::index_of(grid.moved(origin, axis, value))));
   }
-  return groups;
-}
-
-void add_groups(sim::CommunicatorTable& table, const std::vector<std::vector<sim::RankId>>& groups, sim::SlotId slot) {
-  for (const auto& group : groups)
-    if (group.size() > 1) table.add(group, std::vector<sim::SlotId>(group.size(), slot));
+  if (offsets.size() == 1) return;
+  std::vector<sim::RankId> members(offsets.size());
+  const std::vector<sim::SlotId> slots(offsets.size(), slot);
+  for (std::int64_t first = 0; first < grid.ranks(); ++first) {
+    const sim::RankId rank{static_cast<std::uint32_t>(first)};
+    if (std::ranges::any_of(axes, [&](std::size_t axis) { return grid.coordinate(rank, axis) != 0; })) continue;
+    for (std::size_t i = 0; i < offsets.size(); ++i)
+      members[i] = sim::RankId{static_cast<std::uint32_t>(first + offsets[i])};
+    table.add(members, slots);
+  }
 }
 
 }  // namespace trainyard::strategies

@@ -19,14 +19,14 @@ class RankGrid {
   std::int64_t coordinate(sim::RankId rank, std::size_t axis) const;
   // The rank whose coordinate on `axis` is `value` and otherwise as `rank`'s.
   sim::RankId moved(sim::RankId rank, std::size_t axis, std::int64_t value) const;
-  // All sets of ranks that differ only on the given axes, each in rank order, in order of their first rank.
-  std::vector<std::vector<sim::RankId>> groups_along(const std::vector<std::size_t>& axes) const;
 
  private:
+  std::int64_t stride(std::size_t axis) const;
   std::vector<std::int64_t> sizes_;
 };
 
-// Adds every group with more than one member to the table under `slot`.
-void add_groups(sim::CommunicatorTable& table, const std::vector<std::vector<sim::RankId>>& groups, sim::SlotId slot);
+// Adds to the table, under `slot`, all groups of ranks that differ only on the given axes, each in rank order, in order
+// of their first rank. Groups of one are left out.
+void add_groups(sim::CommunicatorTable& table, const RankGrid& grid, std::vector<std::size_t> axes, sim::SlotId slot);
 
 }  // namespace trainyard::strategies

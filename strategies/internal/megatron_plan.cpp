@@ -3,11 +3,11 @@
 #include <map>
 #include <numeric>
 
-#include "strategies/collectives.hpp"
 #include "strategies/internal/checks.hpp"
 #include "strategies/internal/host_profile.hpp"
 #include "strategies/internal/layer_ops.hpp"
 #include "strategies/internal/megatron.hpp"
+#include "strategies/traffic.hpp"
 #include "workloads/layers.hpp"
 
 namespace trainyard::strategies {
@@ -540,30 +540,30 @@ void Planner::wire_ranks() {
                                        : 1);
   }
   const RankGrid grid(sizes);
+  const std::size_t stages = axis["pp"];
   sim::Plan& plan = builder_.plan();
   const auto ranks = static_cast<std::size_t>(grid.ranks());
   plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(ranks);
   plan.communicators = sim::CommunicatorTable(ranks, plan.slots.size());
   for (std::size_t i = 0; i < ranks; ++i) {
     const sim::RankId rank = plan.program_of.id(i);
-    plan.program_of[rank] = sim::ProgramId{static_cast<std::uint32_t>(grid.coordinate(rank, axis["pp"]))};
+    plan.program_of[rank] = sim::ProgramId{static_cast<std::uint32_t>(grid.coordinate(rank, stages))};
   }
-  add_groups(plan.communicators, grid.groups_along({axis["tp"]}), tensor_slot_);
-  add_groups(plan.communicators, grid.groups_along({axis["dp"]}), data_slot_);
+  add_groups(plan.communicators, grid, {axis["tp"]}, tensor_slot_);
+  add_groups(plan.communicators, grid, {axis["dp"]}, data_slot_);
   // With a distributed optimizer every data-parallel rank knows only its part of the gradient.
-  add_groups(plan.communicators,
-             options_.distributed_optimizer ? grid.groups_along({axis["tp"], axis["dp"], axis["pp"]})
-                                            : grid.groups_along({axis["tp"], axis["pp"]}),
-             model_slot_);
+  std::vector<std::size_t> norm_axes{axis["tp"], axis["pp"]};
+  if (options_.distributed_optimizer) norm_axes.push_back(axis["dp"]);
+  add_groups(plan.communicators, grid, norm_axes, model_slot_);
   if (options_.pipeline == 1) return;
   for (std::size_t i = 0; i < ranks; ++i) {
     const sim::RankId rank = plan.program_of.id(i);
-    const std::int64_t stage = grid.coordinate(rank, axis["pp"]);
+    const std::int64_t stage = grid.coordinate(rank, stages);
     if (embedding_is_shared() && stage == 0)
-      plan.communicators.add({rank, grid.moved(rank, axis["pp"], options_.pipeline - 1)},
+      plan.communicators.add({rank, grid.moved(rank, stages, options_.pipeline - 1)},
                              {embedding_slot_, embedding_slot_});
     if (stage == options_.pipeline - 1 && chunks_ == 1) continue;
-    const sim::RankId next = grid.moved(rank, axis["pp"], (stage + 1) % options_.pipeline);
+    const sim::RankId next = grid.moved(rank, stages, (stage + 1) % options_.pipeline);
     plan.communicators.add({rank, next}, {next_, previous_});
     plan.communicators.add({next, rank}, {previous_gradient_, next_gradient_});
   }

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <array>
 
-#include "strategies/collectives.hpp"
 #include "strategies/ddp_buckets.hpp"
 #include "strategies/internal/checks.hpp"
 #include "strategies/internal/groups.hpp"
 #include "strategies/internal/host_profile.hpp"
 #include "strategies/internal/layer_ops.hpp"
+#include "strategies/traffic.hpp"
 #include "workloads/layers.hpp"
 
 namespace trainyard::strategies {
@@ -204,7 +204,7 @@ PlannedStep Planner::plan() {
   const RankGrid grid({data_});
   plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(static_cast<std::size_t>(data_));
   plan.communicators = sim::CommunicatorTable(static_cast<std::size_t>(data_), plan.slots.size());
-  add_groups(plan.communicators, grid.groups_along({0}), slot_);
+  add_groups(plan.communicators, grid, {0}, slot_);
   price_communications(plan, job_.cluster);
 
   PlannedStep step;

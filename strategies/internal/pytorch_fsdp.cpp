@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <charconv>
 
-#include "strategies/collectives.hpp"
 #include "strategies/internal/checks.hpp"
 #include "strategies/internal/groups.hpp"
 #include "strategies/internal/host_profile.hpp"
 #include "strategies/internal/layer_ops.hpp"
+#include "strategies/traffic.hpp"
 #include "workloads/layers.hpp"
 
 namespace trainyard::strategies {
@@ -297,9 +297,9 @@ void Planner::wire_ranks() {
   plan.communicators = sim::CommunicatorTable(static_cast<std::size_t>(ranks_), plan.slots.size());
   const std::int64_t inner = reshard_.group > 0 ? reshard_.group : 1;
   const RankGrid grid({inner, shards_ / inner, ranks_ / shards_});
-  add_groups(plan.communicators, grid.groups_along({0, 1}), shard_slot_);
-  add_groups(plan.communicators, grid.groups_along({2}), replicate_slot_);
-  if (reshard_.group > 0) add_groups(plan.communicators, grid.groups_along({0}), reshard_slot_);
+  add_groups(plan.communicators, grid, {0, 1}, shard_slot_);
+  add_groups(plan.communicators, grid, {2}, replicate_slot_);
+  if (reshard_.group > 0) add_groups(plan.communicators, grid, {0}, reshard_slot_);
   price_communications(plan, job_.cluster);
 }
 

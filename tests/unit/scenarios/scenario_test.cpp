@@ -193,10 +193,6 @@ TEST(Scenario, WhatComesLaterIsNamedWithItsAlternatives) {
   reports({"training.recompute=auto"}, "training.recompute: 'auto' is not supported yet; choose 'none', 'selective'");
   reports({"training.finetune={lora: {rank: 16}}"}, "low-rank adapters are not supported yet; choose 'full'");
   reports({"training.fp8_recipe=delayed"}, "'training.fp8_recipe' is not supported yet; leave the key out");
-  reports({"cluster.placement=shuffled"}, "cluster.placement: 'shuffled' is not supported yet; choose 'packed'");
-  reports({"cluster.faults=[{device: 1, speed: 0.8}]"}, "cluster.faults: faults are not supported yet");
-  reports({"cluster.groups=[]"}, "'cluster.groups' is not supported yet; give 'node' and 'nodes'");
-  reports({"cluster.fabric.routing=ecmp"}, "cluster.fabric.routing: 'ecmp' is not supported yet; choose 'adaptive'");
   reports({"strategy.framework=deepspeed"},
           "strategy.framework: 'deepspeed' is not supported yet; choose 'megatron-lm'");
   reports({"workload=inference"}, "workload: 'inference' is not supported yet; choose 'training'");

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace trainyard::strategies {
@@ -15,8 +17,6 @@ using sim::Bytes;
 using sim::BytesPerSecond;
 using sim::CollectiveKind;
 using sim::Duration;
-using topology::Cluster;
-using topology::FabricType;
 
 constexpr std::int64_t giga = 1'000'000'000;
 constexpr std::int64_t nanosecond = 1'000;
@@ -44,11 +44,11 @@ topology::CollectiveTuning tuning() {
   topology::CollectiveTuning tuning;
   tuning.base = Duration{base};
   tuning.intra.simple = {.hop = Duration{simple.intra_hop}, .efficiency = 0.8};
-  tuning.intra.ll128 = {.hop = Duration{ll128.intra_hop}, .efficiency = 0.5};
-  tuning.intra.ll = {.hop = Duration{ll.intra_hop}, .efficiency = 0.2};
+  tuning.intra.ll128 = topology::Protocol{.hop = Duration{ll128.intra_hop}, .efficiency = 0.5};
+  tuning.intra.ll = topology::Protocol{.hop = Duration{ll.intra_hop}, .efficiency = 0.2};
   tuning.inter.simple = {.hop = Duration{simple.inter_hop}, .efficiency = 0.9};
-  tuning.inter.ll128 = {.hop = Duration{ll128.inter_hop}, .efficiency = 0.8};
-  tuning.inter.ll = {.hop = Duration{ll.inter_hop}, .efficiency = 0.4};
+  tuning.inter.ll128 = topology::Protocol{.hop = Duration{ll128.inter_hop}, .efficiency = 0.8};
+  tuning.inter.ll = topology::Protocol{.hop = Duration{ll.inter_hop}, .efficiency = 0.4};
   tuning.point_to_point_latency = Duration{9 * microsecond};
   tuning.point_to_point_intra_efficiency = 0.7;
   tuning.point_to_point_inter_efficiency = 0.6;
@@ -110,12 +110,11 @@ TEST(CollectivesTest, ARingGatherOrScatterInANodeIsHalfAnAllReduce) {
                   base + (n - 1) * simple.intra_hop + wire_ps(bytes, n - 1, n, simple.link_rate));
 }
 
-TEST(CollectivesTest, ADoubleBinaryTreeInANodeTakesItsClosedForm) {
-  const std::vector<std::pair<std::int64_t, std::int64_t>> depths{{2, 1}, {3, 2}, {4, 2}, {5, 3}, {8, 3}};
-  for (const auto& [n, depth] : depths)
+TEST(CollectivesTest, ATreeInANodeIsAChainUpAndDown) {
+  for (const std::int64_t n : {2, 3, 4, 5, 8})
     for (const std::int64_t bytes : sizes)
       EXPECT_EQ(cost_ps(one_node(n), CollectiveKind::all_reduce, bytes, Algorithm::tree),
-                base + 2 * depth * simple.intra_hop + wire_ps(bytes, 2, 1, simple.link_rate))
+                base + 2 * (n - 1) * simple.intra_hop + wire_ps(bytes, n == 2 ? 1 : 2, 1, simple.link_rate))
           << n << " members";
 }
 
@@ -191,6 +190,11 @@ TEST(CollectivesTest, ADoubleBinaryTreeOverNodesClimbsTheirLogarithm) {
   for (const std::int64_t bytes : sizes) {
     EXPECT_EQ(cost_ps(over_nodes(16, 1, 1), CollectiveKind::all_reduce, bytes, Algorithm::tree),
               base + 2 * 4 * (simple.inter_hop + switch_latency) + wire_ps(bytes, 2, 1, simple.rail_rate));
+    // Of two nodes each is the root of one tree and a leaf of the other; of three, one has two children at most.
+    EXPECT_EQ(cost_ps(over_nodes(2, 1, 1), CollectiveKind::all_reduce, bytes, Algorithm::tree),
+              base + 2 * (simple.inter_hop + switch_latency) + wire_ps(bytes, 1, 1, simple.rail_rate));
+    EXPECT_EQ(cost_ps(over_nodes(3, 1, 1), CollectiveKind::all_reduce, bytes, Algorithm::tree),
+              base + 2 * 2 * (simple.inter_hop + switch_latency) + wire_ps(bytes, 3, 2, simple.rail_rate));
     // A chain of eight inside each of five nodes, a tree of depth three above.
     EXPECT_EQ(cost_ps(over_nodes(5, 8, 8), CollectiveKind::all_reduce, bytes, Algorithm::tree),
               base + 2 * 7 * simple.intra_hop + 2 * 3 * (simple.inter_hop + switch_latency) +
@@ -202,10 +206,10 @@ TEST(CollectivesTest, AllToAllOverNodesSendsEveryMembersPartsOverTheNicsOfItsNod
   const std::int64_t bytes = sizes[2];
   EXPECT_EQ(cost_ps(over_nodes(4, 1, 1), CollectiveKind::all_to_all, bytes, Algorithm::direct),
             base + (simple.inter_hop + switch_latency) + wire_ps(bytes, 3, 4, simple.rail_rate));
-  // Each of 8 members sends 24 of 32 parts out of the node, over 8 or 4 NICs.
+  // Each of 8 members sends 24 of 32 parts out of the node, over 8 or 4 NICs; its 31 peers are served eight at a time.
   for (const std::int64_t rails : {8, 4})
     EXPECT_EQ(cost_ps(over_nodes(4, 8, rails), CollectiveKind::all_to_all, bytes, Algorithm::direct),
-              base + (simple.inter_hop + switch_latency) + wire_ps(bytes, 24 * 8, 32 * rails, simple.rail_rate));
+              base + 4 * (simple.inter_hop + switch_latency) + wire_ps(bytes, 24 * 8, 32 * rails, simple.rail_rate));
 }
 
 TEST(CollectivesTest, AHierarchicalAllReduceIsItsThreePartsInTurn) {
@@ -232,6 +236,258 @@ TEST(CollectivesTest, AnAlgorithmThatDoesNotApplyHasNoCost) {
   GroupShape uneven = over_nodes(2, 3, 3);
   uneven.members = 5;
   EXPECT_FALSE(applies(uneven, CollectiveKind::all_reduce, Algorithm::hierarchical));
+}
+
+// The other algorithms
+
+TEST(CollectivesTest, HalvingAndDoublingTakesALogarithmOfStepsAndTheVolumeOfARing) {
+  for (const std::int64_t bytes : sizes) {
+    EXPECT_EQ(cost_ps(one_node(8), CollectiveKind::all_reduce, bytes, Algorithm::halving_doubling),
+              base + 2 * 3 * simple.intra_hop + wire_ps(bytes, 14, 8, simple.link_rate));
+    EXPECT_EQ(cost_ps(over_nodes(16, 1, 1), CollectiveKind::all_gather, bytes, Algorithm::halving_doubling),
+              base + 4 * (simple.inter_hop + switch_latency) + wire_ps(bytes, 15, 16, simple.rail_rate));
+    // The large halves stay inside the nodes.
+    EXPECT_EQ(cost_ps(over_nodes(4, 8, 8), CollectiveKind::all_reduce, bytes, Algorithm::halving_doubling),
+              base + 6 * simple.intra_hop + 4 * (simple.inter_hop + switch_latency) +
+                  wire_ps(bytes, 14, 8, simple.link_rate) + wire_ps(bytes, 6, 4 * 8, simple.rail_rate));
+  }
+}
+
+TEST(CollectivesTest, BruckSendsHalfOfEverythingInEachOfALogarithmOfSteps) {
+  for (const auto& [n, steps] : std::vector<std::pair<std::int64_t, std::int64_t>>{{2, 1}, {5, 3}, {8, 3}})
+    EXPECT_EQ(cost_ps(one_node(n), CollectiveKind::all_to_all, sizes[1], Algorithm::bruck),
+              base + steps * simple.intra_hop + wire_ps(sizes[1], steps, 2, simple.link_rate));
+  EXPECT_EQ(cost_ps(over_nodes(16, 1, 1), CollectiveKind::all_to_all, sizes[1], Algorithm::bruck),
+            base + 4 * (simple.inter_hop + switch_latency) + wire_ps(sizes[1], 4, 2, simple.rail_rate));
+}
+
+TEST(CollectivesTest, APairwiseExchangeIsADirectOneWithAHopForEachPartner) {
+  EXPECT_EQ(cost_ps(one_node(8), CollectiveKind::all_to_all, sizes[1], Algorithm::pairwise),
+            base + 7 * simple.intra_hop + wire_ps(sizes[1], 7, 8, simple.link_rate));
+  EXPECT_EQ(cost_ps(over_nodes(4, 8, 8), CollectiveKind::all_to_all, sizes[1], Algorithm::pairwise),
+            base + 7 * simple.intra_hop + 24 * (simple.inter_hop + switch_latency) +
+                wire_ps(sizes[1], 24 * 8, 32 * 8, simple.rail_rate));
+}
+
+TEST(CollectivesTest, AggregatedTreesGatherInALogarithmOfSteps) {
+  for (const CollectiveKind kind : {CollectiveKind::all_gather, CollectiveKind::reduce_scatter})
+    EXPECT_EQ(cost_ps(over_nodes(16, 1, 1), kind, sizes[1], Algorithm::pat),
+              base + 4 * (simple.inter_hop + switch_latency) + wire_ps(sizes[1], 15, 16, simple.rail_rate));
+}
+
+topology::CollectiveTuning with_nvls() {
+  topology::CollectiveTuning with = tuning();
+  with.nvls = {{.hop = Duration{10 * microsecond}, .efficiency = 0.4},
+               {.hop = Duration{60 * microsecond}, .efficiency = 0.6}};
+  with.nvls_tree = {with.inter.simple};
+  return with;
+}
+
+std::int64_t nvls_ps(const GroupShape& shape, CollectiveKind kind, std::int64_t bytes, Algorithm algorithm) {
+  const auto cost = collective_cost(with_nvls(), shape, kind, Bytes{bytes}, algorithm, ProtocolKind::simple);
+  EXPECT_TRUE(cost.has_value());
+  return cost ? cost->duration.count() : -1;
+}
+
+TEST(CollectivesTest, TheSwitchInsideANodeReducesInOnePassWithEachMembersOwnShareTwice) {
+  for (const std::int64_t n : {4, 8})
+    for (const std::int64_t bytes : sizes)
+      EXPECT_EQ(nvls_ps(one_node(n), CollectiveKind::all_reduce, bytes, Algorithm::nvls),
+                base + std::min(10 * microsecond + wire_ps(bytes, n + 1, n, 180 * giga),
+                                60 * microsecond + wire_ps(bytes, n + 1, n, 270 * giga)));
+  // A platform without the switch's figures does not have the algorithm.
+  EXPECT_FALSE(collective_cost(tuning(), one_node(8), CollectiveKind::all_reduce, Bytes{8}, Algorithm::nvls,
+                               ProtocolKind::simple));
+}
+
+TEST(CollectivesTest, ATreeOverReducingSwitchesHasTheTreesHopsAndHalfTheTrafficInside) {
+  const std::int64_t bytes = sizes[3];
+  const std::int64_t fast = 400 * giga;
+  GroupShape shape = over_nodes(16, 8, 8);
+  EXPECT_EQ(nvls_ps(shape, CollectiveKind::all_reduce, bytes, Algorithm::nvls_tree),
+            base + 8 * (simple.inter_hop + switch_latency) + wire_ps(bytes, 2, 8, simple.rail_rate));
+  shape.rail_rate = {fast};
+  EXPECT_EQ(nvls_ps(shape, CollectiveKind::all_reduce, bytes, Algorithm::nvls_tree),
+            base + 8 * (simple.inter_hop + switch_latency) + wire_ps(bytes, 9, 8, 270 * giga));
+}
+
+TEST(CollectivesTest, SwitchesThatReduceTakeTheVectorOnce) {
+  GroupShape shape = over_nodes(16, 8, 8);
+  const auto applies = [&](Algorithm algorithm) {
+    return collective_cost(with_nvls(), shape, CollectiveKind::all_reduce, Bytes{8}, algorithm, ProtocolKind::simple)
+        .has_value();
+  };
+  for (const Algorithm algorithm : {Algorithm::collnet_direct, Algorithm::collnet_chain, Algorithm::nvls})
+    EXPECT_FALSE(applies(algorithm)) << "the network does not reduce";
+  shape.sharp = true;
+  const std::int64_t bytes = sizes[3];
+  const std::int64_t network = 2 * (simple.inter_hop + switch_latency) + wire_ps(bytes, 1, 8, simple.rail_rate);
+  shape.link_rate = {4500 * giga};
+  EXPECT_EQ(cost_ps(shape, CollectiveKind::all_reduce, bytes, Algorithm::collnet_chain),
+            base + 2 * 7 * simple.intra_hop + network);
+  EXPECT_EQ(cost_ps(shape, CollectiveKind::all_reduce, bytes, Algorithm::collnet_direct),
+            base + 2 * simple.intra_hop + network);
+  EXPECT_TRUE(applies(Algorithm::nvls));
+}
+
+TEST(CollectivesTest, OnlyGroupsOfTheRightFormHaveAnAlgorithm) {
+  const auto applies = [](const GroupShape& shape, CollectiveKind kind, Algorithm algorithm) {
+    return collective_cost(tuning(), shape, kind, Bytes{8}, algorithm, ProtocolKind::simple).has_value();
+  };
+  EXPECT_FALSE(applies(one_node(6), CollectiveKind::all_reduce, Algorithm::halving_doubling));
+  EXPECT_FALSE(applies(over_nodes(4, 8, 8), CollectiveKind::all_gather, Algorithm::pat));
+  EXPECT_FALSE(applies(one_node(8), CollectiveKind::all_reduce, Algorithm::bruck));
+  EXPECT_FALSE(applies(one_node(8), CollectiveKind::all_reduce, Algorithm::torus));
+}
+
+// GPUs without a switch
+
+TEST(CollectivesTest, RingsOverDifferentLinksShareTheVector) {
+  GroupShape shape = one_node(4);
+  shape.link_rate = {25 * giga};
+  shape.rings = 4;
+  for (const std::int64_t bytes : sizes) {
+    EXPECT_EQ(cost_ps(shape, CollectiveKind::all_reduce, bytes, Algorithm::ring),
+              base + 6 * simple.intra_hop + wire_ps(bytes, 6, 4 * 4, 20 * giga));
+    EXPECT_EQ(cost_ps(shape, CollectiveKind::all_reduce, bytes, Algorithm::tree),
+              base + 6 * simple.intra_hop + wire_ps(bytes, 2, 4, 20 * giga));
+  }
+}
+
+// Tori
+
+GroupShape on_torus(std::array<std::int64_t, 3> extents, std::array<bool, 3> wraps) {
+  GroupShape shape;
+  shape.most_per_node = 1;
+  for (const std::int64_t extent : extents) shape.most_per_node *= std::max<std::int64_t>(1, extent);
+  shape.members = shape.most_per_node;
+  shape.link_rate = {45 * giga};
+  shape.torus = extents;
+  shape.wraps = wraps;
+  return shape;
+}
+
+topology::CollectiveTuning without_latency() {
+  topology::CollectiveTuning tuning;
+  tuning.intra.simple = {.hop = Duration{}, .efficiency = 1};
+  tuning.inter.simple = {.hop = Duration{}, .efficiency = 1};
+  return tuning;
+}
+
+std::int64_t torus_ps(const GroupShape& shape, CollectiveKind kind, std::int64_t bytes) {
+  const auto cost =
+      collective_cost(without_latency(), shape, kind, Bytes{bytes}, Algorithm::torus, ProtocolKind::simple);
+  EXPECT_TRUE(cost.has_value());
+  return cost ? cost->duration.count() : -1;
+}
+
+TEST(CollectivesTest, AGatherOnATorusUsesAllLinksOfEveryMember) {
+  // k chunks of each of P devices arrive over d links: (P-1) k / d steps of a chunk.
+  struct Case {
+    std::array<std::int64_t, 3> extents;
+    std::array<bool, 3> wraps;
+    std::int64_t links;
+  };
+  for (const auto& [extents, wraps, links] : std::vector<Case>{{{16, 1, 1}, {true, false, false}, 2},
+                                                               {{4, 1, 1}, {false, false, false}, 1},
+                                                               {{4, 4, 1}, {false, false, false}, 2},
+                                                               {{16, 16, 0}, {true, true, false}, 4},
+                                                               {{4, 4, 8}, {true, true, true}, 6}}) {
+    const GroupShape shape = on_torus(extents, wraps);
+    const std::int64_t chunk = 45'000;  // a microsecond on a link
+    for (const std::int64_t k : {60, 120}) {
+      const std::int64_t all = chunk * k * shape.members;
+      const std::int64_t steps = (shape.members - 1) * k / links;
+      EXPECT_EQ(torus_ps(shape, CollectiveKind::all_gather, all), steps * microsecond);
+      EXPECT_EQ(torus_ps(shape, CollectiveKind::reduce_scatter, all), steps * microsecond);
+      EXPECT_EQ(torus_ps(shape, CollectiveKind::all_reduce, all), 2 * steps * microsecond);
+    }
+  }
+}
+
+TEST(CollectivesTest, AnAxisWithoutWraparoundGathersAsPublished) {
+  // 34 MB over four chips of a v5e axis took 560 us (the scaling book of JAX); 45 GB/s a link.
+  const std::int64_t ps = torus_ps(on_torus({4, 1, 1}, {false, false, false}), CollectiveKind::all_gather, 34'000'000);
+  EXPECT_NEAR(static_cast<double>(ps) * 1e-6, 560, 10);
+}
+
+TEST(CollectivesTest, AllToAllOnATorusIsBoundByItsBisection) {
+  // n S / 4 cross each way; a ring of X has two links there and a line one, in each of n / X places.
+  for (const auto& [extents, wraps, crossing] :
+       std::vector<std::tuple<std::array<std::int64_t, 3>, std::array<bool, 3>, std::int64_t>>{
+           {{16, 1, 1}, {true, false, false}, 2},
+           {{4, 4, 1}, {false, false, false}, 4},
+           {{4, 4, 8}, {true, true, true}, 32}}) {
+    const GroupShape shape = on_torus(extents, wraps);
+    const std::int64_t bytes = 45'000 * 64;
+    EXPECT_EQ(torus_ps(shape, CollectiveKind::all_to_all, bytes),
+              wire_ps(bytes, shape.members, 4 * crossing, 45 * giga));
+  }
+  // A quarter of the gather of the same total.
+  const GroupShape ring = on_torus({16, 1, 1}, {true, false, false});
+  const std::int64_t all_to_all = torus_ps(ring, CollectiveKind::all_to_all, 45'000 * 64);
+  EXPECT_NEAR(static_cast<double>(torus_ps(ring, CollectiveKind::all_gather, 45'000 * 64 * 16)) / 4 * 16 / 15,
+              static_cast<double>(all_to_all), 10);
+}
+
+TEST(CollectivesTest, HopsOnATorusHideBehindTheBytes) {
+  GroupShape shape = on_torus({16, 16, 1}, {true, true, false});
+  topology::CollectiveTuning hops = without_latency();
+  hops.intra.simple.hop = Duration{microsecond};
+  const auto gather = [&](std::int64_t bytes) {
+    return choose(hops, shape, CollectiveKind::all_gather, Bytes{bytes}).cost.duration.count();
+  };
+  EXPECT_EQ(gather(256), 16 * microsecond);
+  EXPECT_EQ(gather(45'000 * 1024), wire_ps(45'000 * 1024, 255, 256 * 4, 45 * giga));
+  EXPECT_EQ(choose(hops, shape, CollectiveKind::all_gather, Bytes{256}).algorithm, Algorithm::torus);
+}
+
+TEST(CollectivesTest, SlicesAreJoinedByRingsOfLikePositions) {
+  GroupShape shape = on_torus({4, 4, 1}, {true, true, false});
+  shape.nodes = 2;
+  shape.members = 32;
+  shape.rails = 4;
+  shape.rail_rate = {25 * giga};
+  const std::int64_t bytes = 45'000'000;
+  const CollectiveChoice choice = choose(without_latency(), shape, CollectiveKind::all_reduce, Bytes{bytes});
+  EXPECT_EQ(choice.algorithm, Algorithm::hierarchical);
+  EXPECT_EQ(choice.cost.duration.count(),
+            wire_ps(bytes, 2 * 15, 16 * 4, 45 * giga) + wire_ps(bytes, 2, 2 * 4, 25 * giga));
+}
+
+// Flows
+
+TEST(CollectivesTest, ACostAloneIsItsLatencyAndItsHeaviestConnection) {
+  GroupShape shape = over_nodes(4, 8, 8);
+  shape.sharp = true;
+  for (std::size_t algorithm = 0; algorithm < topology::algorithms; ++algorithm) {
+    for (std::size_t kind = 0; kind < sim::collective_kinds; ++kind) {
+      const auto cost = collective_cost(with_nvls(), shape, static_cast<CollectiveKind>(kind), Bytes{sizes[1]},
+                                        static_cast<Algorithm>(algorithm), ProtocolKind::simple);
+      if (!cost || cost->flow_bytes.count == 0) continue;
+      EXPECT_EQ(cost->duration, cost->latency + sim::time_for(cost->flow_bytes, cost->flow_rate))
+          << topology::algorithm_names.at(algorithm);
+    }
+  }
+}
+
+TEST(CollectivesTest, FlowsAreThoseOfSingleConnections) {
+  const auto cost = [](const GroupShape& shape, CollectiveKind kind, Algorithm algorithm) {
+    return *collective_cost(tuning(), shape, kind, Bytes{64'000}, algorithm, ProtocolKind::simple);
+  };
+  // A ring's connection has a rail to itself; its share of the links inside would be as large.
+  const auto ring = cost(over_nodes(4, 8, 8), CollectiveKind::all_reduce, Algorithm::ring);
+  EXPECT_EQ(ring.flow_bytes, Bytes{15'500});
+  EXPECT_EQ(ring.flow_rate.count, 45 * giga);
+  // Four edges of the trees leave a node on each rail.
+  const auto tree = cost(over_nodes(16, 8, 8), CollectiveKind::all_reduce, Algorithm::tree);
+  EXPECT_EQ(tree.flow_bytes, Bytes{4'000});
+  EXPECT_EQ(tree.flow_rate.count, 45 * giga / 4);
+  // 8 x 24 pairs leave a node over 8 rails.
+  const auto pairs = cost(over_nodes(4, 8, 8), CollectiveKind::all_to_all, Algorithm::direct);
+  EXPECT_EQ(pairs.flow_bytes, Bytes{2'000});
+  EXPECT_EQ(pairs.flow_rate.count, 45 * giga / 24);
+  EXPECT_EQ(pairs.pattern, sim::TrafficPattern::pairs);
 }
 
 // What goes over the wire
@@ -293,6 +549,24 @@ TEST(CollectivesTest, SmallMessagesTakeTheTreeWithLittleLatencyAndLargeOnesTheRi
   EXPECT_TRUE(large.protocol == ProtocolKind::simple);
 }
 
+TEST(CollectivesTest, AnAlgorithmCanBeAskedForWhereItApplies) {
+  topology::CollectiveTuning forced = tuning();
+  forced.algorithm = Algorithm::tree;
+  EXPECT_EQ(choose(forced, over_nodes(4, 8, 8), CollectiveKind::all_reduce, Bytes{10 * giga}).algorithm,
+            Algorithm::tree);
+  EXPECT_EQ(choose(forced, over_nodes(4, 8, 8), CollectiveKind::all_gather, Bytes{10 * giga}).algorithm,
+            Algorithm::ring);
+  forced.algorithm = Algorithm::bruck;
+  EXPECT_EQ(choose(forced, one_node(8), CollectiveKind::all_to_all, Bytes{8}).algorithm, Algorithm::bruck);
+}
+
+TEST(CollectivesTest, TheRunnerUpIsTheNextBest) {
+  const CollectiveChoice choice = choose(tuning(), one_node(8), CollectiveKind::all_reduce, Bytes{10 * giga});
+  ASSERT_TRUE(choice.runner_up.has_value());
+  EXPECT_GE(choice.runner_up->cost.duration, choice.cost.duration);
+  EXPECT_TRUE(choice.runner_up->algorithm != choice.algorithm || choice.runner_up->protocol != choice.protocol);
+}
+
 TEST(CollectivesTest, EveryKindHasAnAlgorithm) {
   for (const GroupShape& shape : {one_node(8), over_nodes(4, 1, 1), over_nodes(4, 8, 4)}) {
     for (std::size_t kind = 0; kind < sim::collective_kinds; ++kind) {
@@ -329,207 +603,6 @@ TEST(CollectivesTest, APointToPointTransferTakesALatencyAndItsBytes) {
     EXPECT_EQ(choose(tuning(), over_nodes(2, 1, 1), kind, Bytes{sizes[1]}).cost.duration.count(),
               9 * microsecond + switch_latency + wire_ps(sizes[1], 1, 1, 30 * giga));
   }
-}
-
-// Whole plans: what groups do to each other. No latency and nothing lost, so that rates show.
-
-topology::NodeType node_type(std::int64_t nics) {
-  topology::NodeType node;
-  node.devices = 8;
-  node.link_rate = {450 * giga};
-  node.nics = nics;
-  node.nic_rate = {50 * giga};
-  return node;
-}
-
-FabricType fabric_type(FabricType::Kind kind, std::int64_t radix = 64, double oversubscription = 1.0) {
-  FabricType fabric;
-  fabric.kind = kind;
-  fabric.radix = radix;
-  fabric.oversubscription = oversubscription;
-  return fabric;
-}
-const FabricType one_switch = fabric_type(FabricType::Kind::single_switch);
-
-constexpr sim::SlotId slot{0};
-constexpr sim::SlotId peer{1};
-constexpr std::int64_t payload = 7680 * 100'003;
-
-sim::Plan plan_for(std::size_t ranks) {
-  sim::Plan plan;
-  plan.slots.add("group");
-  plan.slots.add("peer");
-  plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(ranks);
-  plan.communicators = sim::CommunicatorTable(ranks, 2);
-  return plan;
-}
-
-void add_group(sim::Plan& plan, const std::vector<std::uint32_t>& members) {
-  std::vector<sim::RankId> ranks;
-  for (const std::uint32_t member : members) ranks.push_back(sim::RankId{member});
-  plan.communicators.add(ranks, std::vector<sim::SlotId>(ranks.size(), slot));
-}
-
-// Rings of the devices at the same position of every node, for the first `positions` positions.
-sim::Plan data_parallel(std::uint32_t nodes, std::uint32_t positions) {
-  sim::Plan plan = plan_for(std::size_t{nodes} * 8);
-  for (std::uint32_t position = 0; position < positions; ++position) {
-    std::vector<std::uint32_t> ring;
-    for (std::uint32_t node = 0; node < nodes; ++node) ring.push_back(node * 8 + position);
-    add_group(plan, ring);
-  }
-  plan.calls.add({.slot = slot, .kind = CollectiveKind::all_reduce, .bytes = Bytes{payload}});
-  return plan;
-}
-
-std::int64_t priced(const sim::Plan& plan, std::size_t communicator, std::size_t call = 0) {
-  const auto& one = plan.communicators[sim::CommunicatorId{static_cast<std::uint32_t>(communicator)}];
-  return plan.costs[one.cost].at(call).duration.count();
-}
-
-TEST(PriceTest, EightRingsOverEightNicsRunAtFullRate) {
-  sim::Plan plan = data_parallel(4, 8);
-  price_communications(plan, Cluster(node_type(8), 4, 32, one_switch));
-  for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(priced(plan, i), wire_ps(payload, 6, 4, 50 * giga));
-}
-
-TEST(PriceTest, EightRingsOverFourNicsRunAtHalfRate) {
-  sim::Plan plan = data_parallel(4, 8);
-  price_communications(plan, Cluster(node_type(4), 4, 32, one_switch));
-  for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(priced(plan, i), wire_ps(payload, 6, 4, 25 * giga));
-}
-
-TEST(PriceTest, EightRingsOverSixteenNicsRunAtTwiceTheRate) {
-  sim::Plan plan = data_parallel(4, 8);
-  price_communications(plan, Cluster(node_type(16), 4, 32, one_switch));
-  for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(priced(plan, i), wire_ps(payload, 6, 4, 100 * giga));
-}
-
-TEST(PriceTest, ARingAloneOnASharedNicHasAllOfIt) {
-  sim::Plan plan = data_parallel(4, 3);  // of four NICs, two rings share the first and one has the second
-  price_communications(plan, Cluster(node_type(4), 4, 32, one_switch));
-  EXPECT_EQ(priced(plan, 0), wire_ps(payload, 6, 4, 25 * giga));
-  EXPECT_EQ(priced(plan, 1), wire_ps(payload, 6, 4, 25 * giga));
-  EXPECT_EQ(priced(plan, 2), wire_ps(payload, 6, 4, 50 * giga));
-}
-
-TEST(PriceTest, AGroupOfWholeNodesUsesAllTheirNics) {
-  for (const std::int64_t nics : {4, 8}) {
-    sim::Plan plan = plan_for(32);
-    std::vector<std::uint32_t> everyone(32);
-    for (std::uint32_t i = 0; i < 32; ++i) everyone[i] = i;
-    add_group(plan, everyone);
-    plan.calls.add({.slot = slot, .kind = CollectiveKind::all_reduce, .bytes = Bytes{payload}});
-    price_communications(plan, Cluster(node_type(nics), 4, 32, one_switch));
-    EXPECT_EQ(priced(plan, 0), wire_ps(payload, 62, 32 * nics, 50 * giga));
-  }
-}
-
-TEST(PriceTest, GroupsInsideNodesDoNotShareAnything) {
-  sim::Plan plan = plan_for(16);
-  for (const std::uint32_t first : {0U, 4U, 8U, 12U}) add_group(plan, {first, first + 1, first + 2, first + 3});
-  plan.calls.add({.slot = slot, .kind = CollectiveKind::all_reduce, .bytes = Bytes{payload}});
-  price_communications(plan, Cluster(node_type(8), 2, 16, one_switch));
-  for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(priced(plan, i), wire_ps(payload, 6, 4, 450 * giga));
-}
-
-TEST(PriceTest, ACrowdedUplinkSlowsAFatTreeAndNotARail) {
-  // Eight NICs below a leaf: a node of the fat tree, a rail of all eight nodes otherwise.
-  sim::Plan tree = data_parallel(8, 8);
-  price_communications(tree, Cluster(node_type(8), 8, 64, fabric_type(FabricType::Kind::fat_tree, 16, 2.0)));
-  sim::Plan rails = data_parallel(8, 8);
-  price_communications(rails, Cluster(node_type(8), 8, 64, fabric_type(FabricType::Kind::rail_optimized, 16, 2.0)));
-  for (std::size_t i = 0; i < 8; ++i) {
-    EXPECT_EQ(priced(tree, i), wire_ps(payload, 14, 8, 25 * giga));
-    EXPECT_EQ(priced(rails, i), wire_ps(payload, 14, 8, 50 * giga));
-  }
-}
-
-TEST(PriceTest, AFatTreeThatIsNotOversubscribedCostsNoBandwidth) {
-  sim::Plan plan = data_parallel(8, 8);
-  price_communications(plan, Cluster(node_type(8), 8, 64, fabric_type(FabricType::Kind::fat_tree, 16, 1.0)));
-  for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(priced(plan, i), wire_ps(payload, 14, 8, 50 * giga));
-}
-
-TEST(PriceTest, OnlyTheCrossingsOfALeafLoadItsUplink) {
-  // Four nodes under a leaf with 32 NICs: each ring leaves it once, so 8 of 32 NICs' worth of uplinks are asked for.
-  sim::Plan plan = data_parallel(8, 8);
-  price_communications(plan, Cluster(node_type(8), 8, 64, fabric_type(FabricType::Kind::fat_tree, 64, 4.0)));
-  EXPECT_EQ(priced(plan, 0), wire_ps(payload, 14, 8, 50 * giga));
-  sim::Plan crowded = data_parallel(8, 8);
-  price_communications(crowded, Cluster(node_type(8), 8, 64, fabric_type(FabricType::Kind::fat_tree, 64, 8.0)));
-  EXPECT_EQ(priced(crowded, 0), wire_ps(payload, 14, 8, 25 * giga));
-}
-
-TEST(PriceTest, HopsPayForTheSwitchesOfTheLongestWay) {
-  FabricType fabric = fabric_type(FabricType::Kind::fat_tree, 16);
-  fabric.switch_latency = Duration{1000};
-  sim::Plan across = data_parallel(4, 1);
-  price_communications(across, Cluster(node_type(8), 4, 32, fabric));
-  // The tree has four hops between nodes and the ring six; here bandwidth decides for the ring.
-  EXPECT_EQ(priced(across, 0), 6 * 3 * 1000 + wire_ps(payload, 6, 4, 50 * giga));
-  sim::Plan below = data_parallel(4, 1);
-  fabric.radix = 64;
-  price_communications(below, Cluster(node_type(8), 4, 32, fabric));
-  EXPECT_EQ(priced(below, 0), 6 * 1000 + wire_ps(payload, 6, 4, 50 * giga));
-}
-
-// Stages on neighbouring nodes: rank i of a node sends to rank i of the next.
-sim::Plan pipeline(std::uint32_t nodes) {
-  sim::Plan plan = plan_for(std::size_t{nodes} * 8);
-  for (std::uint32_t i = 0; i + 8 < nodes * 8; ++i)
-    plan.communicators.add({sim::RankId{i}, sim::RankId{i + 8}}, {slot, peer});
-  plan.calls.add({.slot = slot, .kind = CollectiveKind::send, .bytes = Bytes{payload}});
-  plan.calls.add({.slot = peer, .kind = CollectiveKind::receive, .bytes = Bytes{payload}});
-  return plan;
-}
-
-TEST(PriceTest, BothEndsOfATransferPayTheSameAndOnlyTheSenderSends) {
-  sim::Plan plan = pipeline(2);
-  price_communications(plan, Cluster(node_type(8), 2, 16, one_switch));
-  for (std::size_t i = 0; i < 8; ++i) {
-    EXPECT_EQ(priced(plan, i, 0), wire_ps(payload, 1, 1, 50 * giga));
-    EXPECT_EQ(priced(plan, i, 1), priced(plan, i, 0));
-  }
-  const auto& row = plan.costs[plan.communicators[sim::CommunicatorId{0}].cost];
-  EXPECT_EQ(row[0].wire_bytes, Bytes{payload});
-  EXPECT_EQ(row[1].wire_bytes, Bytes{0});
-}
-
-TEST(PriceTest, TransfersOfDevicesThatShareANicShareItsRate) {
-  sim::Plan plan = pipeline(2);
-  price_communications(plan, Cluster(node_type(4), 2, 16, one_switch));
-  EXPECT_EQ(priced(plan, 0), wire_ps(payload, 1, 1, 25 * giga));
-}
-
-TEST(PriceTest, AStageSendsAndReceivesAtFullRateAtOnce) {
-  sim::Plan plan = pipeline(3);  // the middle node's NICs receive from one and send to the other
-  price_communications(plan, Cluster(node_type(8), 3, 24, one_switch));
-  for (std::size_t i = 0; i < 16; ++i) EXPECT_EQ(priced(plan, i), wire_ps(payload, 1, 1, 50 * giga));
-}
-
-TEST(PriceTest, SlotsArePricedByThemselves) {
-  sim::Plan plan = plan_for(16);
-  add_group(plan, {0, 8});
-  plan.communicators.add({sim::RankId{0}, sim::RankId{8}}, {peer, peer});
-  plan.calls.add({.slot = slot, .kind = CollectiveKind::all_reduce, .bytes = Bytes{payload}});
-  plan.calls.add({.slot = peer, .kind = CollectiveKind::all_gather, .bytes = Bytes{payload}});
-  price_communications(plan, Cluster(node_type(8), 2, 16, one_switch));
-  EXPECT_EQ(priced(plan, 0, 0), wire_ps(payload, 2, 2, 50 * giga));
-  EXPECT_EQ(priced(plan, 1, 1), wire_ps(payload, 1, 2, 50 * giga));
-}
-
-TEST(PriceTest, CommunicatorsThatAreAlikeShareACostClass) {
-  sim::Plan plan = data_parallel(4, 8);
-  price_communications(plan, Cluster(node_type(8), 4, 32, one_switch));
-  EXPECT_EQ(plan.costs.size(), 1U);
-}
-
-TEST(PriceTest, TheAlgorithmOfACostHasItsName) {
-  sim::Plan plan = data_parallel(4, 8);
-  price_communications(plan, Cluster(node_type(8), 4, 32, one_switch));
-  const auto& cost = plan.costs[sim::CostClassId{0}].front();
-  EXPECT_EQ(plan.algorithms.at(cost.algorithm), "ring simple");
 }
 
 }  // namespace

@@ -17,11 +17,12 @@ using scenarios::Result;
 using sim::CollectiveKind;
 using sim::Purpose;
 
-// One node of H100 and Megatron-LM without any parallelism but data, refined by settings as given to --set.
+// One node of H100, whose collectives are rings, and Megatron-LM without any parallelism but data, refined by settings
+// as given to --set.
 Result simulated(const std::vector<std::string>& settings) {
   static const scenarios::Catalog catalog;
   scenarios::Value root = scenarios::parse_yaml(R"(name: Wire bytes
-cluster: {node: dgx-h100, nodes: 1}
+cluster: {node: {base: dgx-h100, collectives: {algorithm: ring}}, nodes: 1}
 model: llama3-8b
 training: {global_batch: 16, sequence: 1024, precision: bf16}
 strategy: {framework: megatron-lm}

@@ -65,6 +65,28 @@ TEST(CommandLine, AFileNeedsAName) {
   expect_refused("validate --csv ''", "--csv: expected the name of a file");
 }
 
+TEST(CommandLine, CollectivesTakeKnownOperationsAndSizes) {
+  expect_refused("collectives a.yaml --operation scan", "--operation");
+  expect_refused("collectives a.yaml --bytes 9:8", "--bytes: expected sizes above zero, the smaller first, got '9:8'");
+  expect_refused("collectives a.yaml", "a.yaml: no such file");
+}
+
+TEST(CommandLine, ATopologyNeedsAScenarioAndOnlyItIsDrawn) {
+  expect_refused("show topology", "trainyard show topology: expected the name of a scenario file");
+  expect_refused("show topology none.yaml", "none.yaml: no such file");
+  expect_refused("show nodes -o x.svg", "--output: only `trainyard show topology` writes a file");
+  expect_refused("show models --set a=1", "--set: only `trainyard show topology` reads a scenario");
+}
+
+TEST(CommandLine, DrawingWithoutGraphvizIsAnOutsideFailure) {
+  const std::string scenario = TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml";
+  const std::string command = "show topology '" + scenario + "' -o /dev/null";
+  EXPECT_EQ(trainyard(command).status, 0);
+  const Ended ended = trainyard("--version >/dev/null; PATH=/nowhere '" TRAINYARD_BINARY "' " + command);
+  EXPECT_EQ(ended.status, 4);
+  EXPECT_NE(ended.output.find("'neato' is not installed (Debian package graphviz)"), std::string::npos) << ended.output;
+}
+
 TEST(CommandLine, HelpThatCannotBePrintedIsAnOutsideFailure) {
   EXPECT_EQ(trainyard("--help").status, 0);
   EXPECT_NE(trainyard("run --help").output.find("--trace-ranks"), std::string::npos);

@@ -6,45 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/clusters.hpp"
+
 namespace trainyard::topology {
 namespace {
-
-constexpr std::int64_t giga = 1'000'000'000;
-
-NodeType node_type(std::int64_t devices = 8, std::int64_t nics = 8) {
-  NodeType node;
-  node.devices = devices;
-  node.link_rate = {450 * giga};
-  node.link_latency = sim::Duration{500'000};
-  node.nics = nics;
-  node.nic_rate = {50 * giga};
-  node.nic_latency = sim::Duration{3'000'000};
-  return node;
-}
-
-FabricType fabric_type(FabricType::Kind kind, std::int64_t radix = 64, double oversubscription = 1.0) {
-  FabricType fabric;
-  fabric.kind = kind;
-  fabric.radix = radix;
-  fabric.oversubscription = oversubscription;
-  fabric.switch_latency = sim::Duration{250'000};
-  return fabric;
-}
-
-using Kind = FabricType::Kind;
-const FabricType one_switch = fabric_type(Kind::single_switch);
-
-DeviceId device(std::int64_t index) { return DeviceId{static_cast<std::uint32_t>(index)}; }
-
-std::vector<std::string> names(const Cluster& cluster, const Route& route) {
-  std::vector<std::string> result;
-  for (const LinkId link : route.links) result.push_back(cluster.name_of(link));
-  return result;
-}
-std::vector<std::string> way(const Cluster& cluster, std::int64_t from, std::int64_t to) {
-  return names(cluster, cluster.route(device(from), device(to)));
-}
-using Names = std::vector<std::string>;
 
 // Where devices are
 
@@ -100,7 +65,7 @@ TEST(ClusterTest, ADeviceHasABundleWhereThereAreTwiceAsMany) {
   EXPECT_EQ(cluster.nics_per_node(), 8);
   EXPECT_EQ(cluster.nic_rate(), sim::BytesPerSecond{100 * giga});
   for (std::int64_t i = 0; i < 16; ++i) EXPECT_EQ(cluster.nic_of(device(i)), i % 8);
-  EXPECT_EQ(cluster.links()[cluster.route(device(0), device(8)).links.front()].capacity,
+  EXPECT_EQ(cluster.link(cluster.route(device(0), device(8)).links.front().link).capacity,
             sim::BytesPerSecond{100 * giga});
 }
 
@@ -125,20 +90,18 @@ TEST(ClusterTest, ADeviceReachesItselfWithoutALink) {
   const Cluster cluster(node_type(), 2, 16, one_switch);
   const Route route = cluster.route(device(3), device(3));
   EXPECT_TRUE(route.links.empty());
-  EXPECT_TRUE(route.inside_node);
+  EXPECT_TRUE(route.inside_domain);
 }
 
 TEST(ClusterTest, ARouteInsideANodeTakesTheLinksOfBothDevices) {
   const Cluster cluster(node_type(), 2, 16, one_switch);
   const Route route = cluster.route(device(9), device(14));
-  EXPECT_TRUE(route.inside_node);
+  EXPECT_TRUE(route.inside_domain);
   EXPECT_EQ(route.switches, 0);
   EXPECT_EQ(names(cluster, route), (Names{"node 1 device 1 out", "node 1 device 6 in"}));
-  for (const LinkId link : route.links) {
-    EXPECT_EQ(cluster.links()[link].kind, LinkKind::nvlink);
-    EXPECT_EQ(cluster.links()[link].capacity, sim::BytesPerSecond{450 * giga});
-    EXPECT_EQ(cluster.links()[link].latency, sim::Duration{500'000});
-  }
+  for (const RouteLink& on : route.links)
+    EXPECT_EQ(cluster.link(on.link), (Link{LinkKind::nvlink, {450 * giga}, sim::Duration{500'000}}));
+  EXPECT_EQ(route.latency, sim::Duration{1'000'000});
 }
 
 TEST(ClusterTest, APositionIsThatOfTheDeviceSlotWhateverTheNumber) {
@@ -149,19 +112,17 @@ TEST(ClusterTest, APositionIsThatOfTheDeviceSlotWhateverTheNumber) {
 TEST(ClusterTest, OneSwitchJoinsAllNodes) {
   const Cluster cluster(node_type(), 100, 800, one_switch);
   const Route route = cluster.route(device(2), device(799));
-  EXPECT_FALSE(route.inside_node);
+  EXPECT_FALSE(route.inside_domain);
   EXPECT_EQ(route.switches, 1);
   EXPECT_EQ(names(cluster, route), (Names{"node 0 nic 2 out", "node 99 nic 7 in"}));
 }
 
-TEST(ClusterTest, TheNicsOfARouteHaveTheLatencyOfTheAdapters) {
-  const Cluster cluster(node_type(), 2, 16, one_switch);
-  sim::Duration latency{};
-  for (const LinkId link : cluster.route(device(0), device(8)).links) {
-    EXPECT_EQ(cluster.links()[link].kind, LinkKind::nic);
-    latency += cluster.links()[link].latency;
-  }
-  EXPECT_EQ(latency, sim::Duration{3'000'000});
+TEST(ClusterTest, ARouteHasTheLatencyOfAdaptersAndSwitches) {
+  const Cluster cluster(node_type(), 12, 96, fabric_type(Kind::fat_tree));
+  const Route route = cluster.route(device(0), device(8));
+  for (const RouteLink& on : route.links) EXPECT_EQ(cluster.link(on.link).kind, LinkKind::nic);
+  EXPECT_EQ(route.latency, sim::Duration{3'000'000 + 250'000});
+  EXPECT_EQ(cluster.route(device(0), device(95)).latency, sim::Duration{3'000'000 + 3 * 250'000});
 }
 
 TEST(ClusterTest, NeighboursOfAFatTreeMeetInTheirLeaf) {
@@ -176,7 +137,7 @@ TEST(ClusterTest, LeavesOfAFatTreeMeetInASpine) {
   const Route route = cluster.route(device(3 * 8 + 1), device(8 * 8 + 6));
   EXPECT_EQ(route.switches, 3);
   EXPECT_EQ(names(cluster, route), (Names{"node 3 nic 1 out", "leaf 0 up", "leaf 2 down", "node 8 nic 6 in"}));
-  EXPECT_EQ(cluster.links()[route.links[1]].kind, LinkKind::spine);
+  EXPECT_EQ(cluster.link(route.links[1].link).kind, LinkKind::spine);
 }
 
 TEST(ClusterTest, ANodeOfAFatTreeMayLieUnderTwoLeaves) {
@@ -222,10 +183,10 @@ TEST(ClusterTest, AWayBackIsAsLongAndTakesTheOtherDirections) {
         ASSERT_EQ(there.links.size(), back.links.size()) << from << " to " << to;
         ASSERT_EQ(there.switches, back.switches) << from << " to " << to;
         for (std::size_t i = 0; i < there.links.size(); ++i) {
-          const LinkId mirrored = back.links[back.links.size() - 1 - i];
+          const LinkId mirrored = back.links[back.links.size() - 1 - i].link;
           // The two directions of a cable lie side by side.
-          ASSERT_EQ(sim::index_of(there.links[i]) ^ 1U, sim::index_of(mirrored)) << from << " to " << to;
-          ASSERT_EQ(cluster.links()[there.links[i]].capacity, cluster.links()[mirrored].capacity);
+          ASSERT_EQ(sim::index_of(there.links[i].link) ^ 1U, sim::index_of(mirrored)) << from << " to " << to;
+          ASSERT_EQ(cluster.link(there.links[i].link).capacity, cluster.link(mirrored).capacity);
         }
       }
     }
@@ -237,7 +198,7 @@ TEST(ClusterTest, AWayBackIsAsLongAndTakesTheOtherDirections) {
 sim::BytesPerSecond uplink_of(const Cluster& cluster, std::int64_t from, std::int64_t to) {
   const Route route = cluster.route(device(from), device(to));
   EXPECT_EQ(route.links.size(), 4U);
-  return cluster.links()[route.links.at(1)].capacity;
+  return cluster.link(route.links.at(1).link).capacity;
 }
 
 TEST(ClusterTest, ALeafHasAsMuchAboveAsBelow) {
@@ -265,7 +226,7 @@ TEST(ClusterTest, BundlesOfNicsCountInFullForTheUplinks) {
 TEST(ClusterTest, EveryLinkHasAName) {
   const Cluster cluster(node_type(2, 1), 3, 6, fabric_type(Kind::fat_tree, 4));
   Names all;
-  for (std::size_t i = 0; i < cluster.links().size(); ++i) all.push_back(cluster.name_of(cluster.links().id(i)));
+  for (std::uint32_t i = 0; i < cluster.link_count(); ++i) all.push_back(cluster.name_of(LinkId{i}));
   EXPECT_EQ(all, (Names{"node 0 device 0 out", "node 0 device 0 in", "node 0 device 1 out", "node 0 device 1 in",
                         "node 1 device 0 out", "node 1 device 0 in", "node 1 device 1 out", "node 1 device 1 in",
                         "node 2 device 0 out", "node 2 device 0 in", "node 2 device 1 out", "node 2 device 1 in",

@@ -1,0 +1,322 @@
+#include "scenarios/show_topology.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <map>
+#include <system_error>
+#include <tuple>
+#include <vector>
+
+#include "scenarios/diagnostics.hpp"
+#include "scenarios/internal/text.hpp"
+#include "scenarios/output_file.hpp"
+#include "scenarios/quantity.hpp"
+#include "topology/diagram.hpp"
+
+extern char** environ;
+
+namespace trainyard::scenarios {
+namespace {
+
+using topology::Cluster;
+using topology::Diagram;
+using topology::LinkKind;
+
+std::string heading(const Scenario& scenario, const Cluster& cluster) {
+  std::string nodes;
+  for (std::size_t type = 0; type < cluster.node_types(); ++type)
+    nodes += (type > 0 ? ", " : "") + std::to_string(cluster.nodes_of_type(type)) + " x " +
+             printable(cluster.node_type(type).name);
+  return printable(scenario.name) + ": " + nodes + "; " + std::to_string(cluster.devices()) + " devices take part; " +
+         printable(scenario.fabric.name);
+}
+
+std::string describe_health(double health) { return health == 0 ? "broken" : "at " + fixed(100 * health, 1) + " %"; }
+
+std::vector<std::string> describe_slow(const Scenario& scenario) {
+  std::vector<std::string> lines;
+  for (const auto& fault : scenario.device_faults)
+    lines.push_back("device " + std::to_string(fault.device) + ": at " + fixed(100 * fault.speed, 1) +
+                    " % of its speed");
+  for (const auto& fault : scenario.node_faults)
+    lines.push_back("node " + std::to_string(fault.node) + ": at " + fixed(100 * fault.speed, 1) + " % of its speed");
+  return lines;
+}
+
+std::vector<std::string> describe_faulty_links(const Cluster& cluster) {
+  std::vector<std::string> lines;
+  for (std::size_t i = 0; i < cluster.link_count(); ++i) {
+    const topology::LinkId id{static_cast<std::uint32_t>(i)};
+    const double health = cluster.health_of(id);
+    if (health != 1) lines.push_back(cluster.name_of(id) + ": " + describe_health(health));
+  }
+  return lines;
+}
+
+struct Alike {
+  std::int64_t count = 0;
+  topology::LinkId first{};
+  topology::LinkId last{};
+};
+
+std::string colour_of(LinkKind kind) {
+  switch (kind) {
+    case LinkKind::nvlink:
+      return "#4a7d1f";
+    case LinkKind::pcie:
+      return "#8a6d1d";
+    case LinkKind::ici:
+      return "#1f6f7d";
+    case LinkKind::nic:
+      return "#2b59a8";
+    case LinkKind::spine:
+      return "#7a3fa0";
+    case LinkKind::core:
+      return "#a03f6b";
+    case LinkKind::global:
+      return "#c0651a";
+    case LinkKind::dcn:
+      return "#5a5a5a";
+  }
+  return "black";
+}
+
+std::string quoted(const std::string& text) {
+  std::string result = "\"";
+  for (const char letter : printable(text)) {
+    if (letter == '"' || letter == '\\') result += '\\';
+    result += letter;
+  }
+  return result + "\"";
+}
+
+std::string style_of(const Diagram::Box& box) {
+  constexpr auto fill = [](std::string_view colour) {
+    return "shape=box, style=filled, fillcolor=\"" + std::string{colour} + "\"";
+  };
+  const std::string faulty = box.faulty ? ", color=\"#c00000\", penwidth=2.5" : "";
+  switch (box.shape) {
+    case Diagram::Shape::frame:
+      return "shape=box, style=rounded, color=\"#999999\"";
+    case Diagram::Shape::text:
+      return "shape=plaintext";
+    case Diagram::Shape::box:
+      return fill("#e3e0f0") + faulty;
+    case Diagram::Shape::device:
+      return fill("#dff0d0") + faulty;
+    case Diagram::Shape::nic:
+      return fill("#d8e6f8") + faulty;
+    case Diagram::Shape::point:
+      return "shape=point, style=invis";
+  }
+  return "";
+}
+
+std::string number(double value) { return fixed(value, 3); }
+
+// A line for each kind and capacity that is drawn, and what is not well, below the picture.
+std::vector<std::pair<std::string, std::string>> legend_of(const Scenario& scenario, const Cluster& cluster,
+                                                           const Diagram& diagram) {
+  std::vector<std::pair<std::string, std::string>> lines{{heading(scenario, cluster), "black"}};
+  std::map<std::tuple<LinkKind, std::int64_t, std::int64_t>, int> kinds;
+  for (const Diagram::Line& line : diagram.lines)
+    if (line.capacity.count > 0) ++kinds[{line.kind, line.capacity.count, line.cables}];
+  for (const auto& [kind, count] : kinds) {
+    const auto& [link, capacity, cables] = kind;
+    lines.emplace_back(std::string{to_string(link)} + ": " + format_rate(sim::BytesPerSecond{capacity}) +
+                           " in each direction" + (cables > 1 ? ", " + std::to_string(cables) + " cables" : ""),
+                       colour_of(link));
+  }
+  std::vector<std::string> faults = describe_faulty_links(cluster);
+  const std::vector<std::string> slow = describe_slow(scenario);
+  faults.insert(faults.end(), slow.begin(), slow.end());
+  constexpr std::size_t most = 12;
+  for (std::size_t i = 0; i < std::min(faults.size(), most); ++i) lines.emplace_back(faults[i], "#c00000");
+  if (faults.size() > most)
+    lines.emplace_back("and " + std::to_string(faults.size() - most) + " more faults", "#c00000");
+  return lines;
+}
+
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int descriptor = -1) : descriptor_(descriptor) {}
+  ~FileDescriptor() { close(); }
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  int get() const { return descriptor_; }
+  void close() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+    descriptor_ = -1;
+  }
+
+ private:
+  int descriptor_;
+};
+
+[[noreturn]] void fail(const std::string& program, int error) {
+  throw ProgramError("cannot run '" + program + "' of Graphviz: " + std::generic_category().message(error));
+}
+
+// Writes the input and reads the output at once, so that neither side waits for the other for ever.
+std::string exchange(FileDescriptor& in, FileDescriptor& out, std::string_view input, const std::string& program) {
+  std::string output;
+  std::array<char, 65536> buffer{};
+  while (true) {
+    if (input.empty()) in.close();
+    std::array<pollfd, 2> waiting{
+        {{.fd = out.get(), .events = POLLIN, .revents = 0}, {.fd = in.get(), .events = POLLOUT, .revents = 0}}};
+    if (poll(waiting.data(), waiting.size(), -1) < 0) {
+      if (errno == EINTR) continue;
+      fail(program, errno);
+    }
+    if (waiting[1].revents != 0) {
+      const ssize_t written = write(in.get(), input.data(), input.size());
+      if (written > 0)
+        input.remove_prefix(static_cast<std::size_t>(written));
+      else if (errno != EAGAIN && errno != EINTR)
+        input = {};  // it stopped reading; its status says why
+    }
+    if (waiting[0].revents == 0) continue;
+    const ssize_t got = read(out.get(), buffer.data(), buffer.size());
+    if (got == 0) return output;
+    if (got > 0)
+      output.append(buffer.data(), static_cast<std::size_t>(got));
+    else if (errno != EINTR)
+      fail(program, errno);
+  }
+}
+
+// What a program writes when it is given `input`.
+std::string run_program(std::vector<std::string> arguments, std::string_view input) {
+  const std::string& program = arguments.front();
+  std::array<int, 2> to{};
+  std::array<int, 2> from{};
+  if (pipe2(to.data(), O_CLOEXEC) != 0) fail(program, errno);
+  FileDescriptor read_end(to[0]);
+  FileDescriptor in(to[1]);
+  if (pipe2(from.data(), O_CLOEXEC) != 0) fail(program, errno);
+  FileDescriptor out(from[0]);
+  FileDescriptor write_end(from[1]);
+  fcntl(in.get(), F_SETFL, O_NONBLOCK);
+
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, read_end.get(), STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, write_end.get(), STDOUT_FILENO);
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  pid_t child = 0;
+  const int error = posix_spawnp(&child, program.c_str(), &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (error == ENOENT) throw ProgramError("cannot draw: '" + program + "' is not installed (Debian package graphviz)");
+  if (error != 0) fail(program, error);
+  read_end.close();
+  write_end.close();
+
+  struct sigaction ignore {};
+  struct sigaction before {};
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &ignore, &before);
+  std::string output = exchange(in, out, input, program);
+  sigaction(SIGPIPE, &before, nullptr);
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    throw ProgramError("'" + program + "' of Graphviz failed, and drew nothing");
+  return output;
+}
+
+}  // namespace
+
+std::string list_links(const Scenario& scenario) {
+  const Cluster cluster = make_cluster(scenario);
+  std::map<std::tuple<LinkKind, std::int64_t, std::int64_t>, Alike> alike;
+  for (std::size_t i = 0; i < cluster.link_count(); ++i) {
+    const topology::LinkId id{static_cast<std::uint32_t>(i)};
+    if (cluster.health_of(id) != 1) continue;
+    const topology::Link link = cluster.link(id);
+    if (link.capacity.count == 0) continue;  // the edge of a mesh
+    Alike& group = alike[{link.kind, link.capacity.count, link.latency.count()}];
+    if (group.count++ == 0) group.first = id;
+    group.last = id;
+  }
+  std::string text = heading(scenario, cluster) + "\n";
+  if (const auto torus = cluster.torus(); torus && torus->slices > 0) {
+    text += std::to_string(torus->slices) + (torus->slices == 1 ? " slice of " : " slices of ");
+    for (std::size_t axis = 0; axis < torus->shape.size(); ++axis)
+      text += (axis > 0 ? " x " : "") + std::to_string(torus->shape[axis]) + (torus->wraps[axis] ? " (closed)" : "");
+    text += " chips\n";
+  }
+  text += "\n" + padded_right("kind", 8) + padded_left("links", 10) + padded_left("capacity", 12) +
+          padded_left("latency", 10) + "  names; each is one direction of a cable or bundle\n";
+  for (const auto& [what, group] : alike) {
+    const auto& [kind, capacity, latency] = what;
+    text += padded_right(to_string(kind), 8) + padded_left(std::to_string(group.count), 10) +
+            padded_left(format_rate(sim::BytesPerSecond{capacity}), 12) +
+            padded_left(format_duration(sim::Duration{latency}), 10) + "  " + cluster.name_of(group.first) +
+            (group.count > 1 ? (group.count > 2 ? " ... " : ", ") + cluster.name_of(group.last) : "") + "\n";
+  }
+  std::vector<std::string> faults = describe_faulty_links(cluster);
+  const std::vector<std::string> slow = describe_slow(scenario);
+  faults.insert(faults.end(), slow.begin(), slow.end());
+  if (!faults.empty()) text += "\nfaults\n";
+  for (const std::string& fault : faults) text += "  " + fault + "\n";
+  return text;
+}
+
+std::string to_graphviz(const Scenario& scenario) {
+  const Cluster cluster = make_cluster(scenario);
+  const Diagram diagram = topology::draw(cluster);
+  std::string text =
+      "graph cluster {\n  graph [outputorder=edgesfirst, splines=line, bgcolor=white, pad=0.2];\n"
+      "  node [fontname=\"Helvetica\", fontsize=10, fixedsize=true];\n  edge [fontname=\"Helvetica\", fontsize=9];\n";
+  constexpr double points = 72;
+  double left = 1e9;
+  double bottom = 1e9;
+  for (std::size_t i = 0; i < diagram.boxes.size(); ++i) {
+    const Diagram::Box& box = diagram.boxes[i];
+    left = std::min(left, box.x - box.width / 2);
+    bottom = std::min(bottom, box.y - box.height / 2);
+    text += "  b" + std::to_string(i) + " [pos=\"" + number(points * box.x) + "," + number(points * box.y) +
+            "!\", width=" + number(box.width) + ", height=" + number(box.height) + ", label=" + quoted(box.label) +
+            ", " + style_of(box) + "];\n";
+  }
+  for (const Diagram::Line& line : diagram.lines) {
+    std::string style = "color=\"" + (line.faulty ? "#c00000" : colour_of(line.kind)) + "\", penwidth=" +
+                        (line.faulty       ? "2.5"
+                         : line.cables > 1 ? "2"
+                                           : "1") +
+                        (line.leaves ? ", style=dashed" : "");
+    if (line.capacity.count == 0) style = "color=\"#aaaaaa\", style=dotted";
+    text += "  b" + std::to_string(line.from) + " -- b" + std::to_string(line.to) + " [" + style + "];\n";
+  }
+  const auto legend = legend_of(scenario, cluster, diagram);
+  double y = bottom - 0.35;
+  for (std::size_t i = 0; i < legend.size(); ++i) {
+    const double width = 0.1 * static_cast<double>(legend[i].first.size()) + 0.2;
+    std::string label = quoted(legend[i].first);
+    label.insert(label.size() - 1, "\\l");  // to the left
+    text += "  t" + std::to_string(i) + " [shape=plaintext, pos=\"" + number(points * (left + width / 2)) + "," +
+            number(points * y) + "!\", width=" + number(width) + ", height=0.22, label=" + label + ", fontcolor=\"" +
+            legend[i].second + "\"];\n";
+    y -= 0.24;
+  }
+  return text + "}\n";
+}
+
+void draw_topology(const Scenario& scenario, const std::filesystem::path& file) {
+  write_file(file, run_program({"neato", "-n2", "-Tsvg"}, to_graphviz(scenario)));
+}
+
+}  // namespace trainyard::scenarios

@@ -1,0 +1,652 @@
+#include "strategies/traffic.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "strategies/collectives.hpp"
+
+namespace trainyard::strategies {
+namespace {
+
+using sim::TrafficPattern;
+using topology::Cluster;
+using topology::DeviceId;
+
+// The devices of a communicator by domain, in the order of its members.
+struct Placement {
+  std::vector<DeviceId> devices;         // in member order
+  std::vector<std::uint32_t> domain_of;  // of each, an index into the lists below
+  std::vector<std::uint32_t> domains;    // in order of appearance
+  std::vector<std::uint32_t> size;       // members in each
+  // One device per NIC that the members in the domain use, `most_rails` places for each domain.
+  std::vector<DeviceId> by_rail;
+  std::size_t most_rails = 0;
+  std::vector<std::uint32_t> rails_of;
+  std::uint32_t rails = 0;  // the least over domains
+  std::uint32_t most_per_domain = 0;
+
+  DeviceId on_rail(std::size_t domain, std::size_t rail) const { return by_rail[domain * most_rails + rail]; }
+};
+
+// Which devices share a domain or a NIC is looked up for every member of every communicator: once for all.
+class Placer {
+ public:
+  explicit Placer(const Cluster& cluster) {
+    const auto devices = static_cast<std::size_t>(cluster.devices());
+    domain_of_.reserve(devices);
+    nic_of_.reserve(devices);
+    std::uint32_t most_nics = 1;
+    for (std::size_t type = 0; type < cluster.node_types(); ++type)
+      most_nics = std::max(most_nics, static_cast<std::uint32_t>(cluster.nics_per_node(type)));
+    std::uint32_t domains = 0;
+    std::uint32_t nics = 0;
+    for (std::size_t i = 0; i < devices; ++i) {
+      const DeviceId device{static_cast<std::uint32_t>(i)};
+      domain_of_.push_back(static_cast<std::uint32_t>(cluster.domain_of(device)));
+      nic_of_.push_back(static_cast<std::uint32_t>(cluster.node_of(device)) * most_nics +
+                        static_cast<std::uint32_t>(cluster.nic_of(device)));
+      domains = std::max(domains, domain_of_.back() + 1);
+      nics = std::max(nics, nic_of_.back() + 1);
+    }
+    seen_domain_.resize(domains);
+    seen_nic_.resize(nics);
+  }
+
+  void place(const sim::CommunicatorTable& table, const sim::Communicator& communicator, Placement& out) {
+    ++turn_;
+    out.devices.clear();
+    out.domain_of.clear();
+    out.domains.clear();
+    out.size.clear();
+    for (std::uint32_t i = 0; i < communicator.member_count; ++i) {
+      const DeviceId device{static_cast<std::uint32_t>(sim::index_of(table.member(communicator, i)))};
+      const std::uint32_t index = index_of(domain_of_[sim::index_of(device)], out);
+      out.devices.push_back(device);
+      out.domain_of.push_back(index);
+      ++out.size[index];
+    }
+    out.most_per_domain = *std::ranges::max_element(out.size);
+    find_rails(out);
+  }
+
+ private:
+  struct Seen {
+    std::uint32_t turn = 0;
+    std::uint32_t index = 0;
+  };
+
+  std::uint32_t index_of(std::uint32_t domain, Placement& out) {
+    Seen& seen = seen_domain_[domain];
+    if (seen.turn == turn_) return seen.index;
+    seen = {.turn = turn_, .index = static_cast<std::uint32_t>(out.domains.size())};
+    out.domains.push_back(domain);
+    out.size.push_back(0);
+    return seen.index;
+  }
+
+  void find_rails(Placement& out) {
+    const std::size_t domains = out.domains.size();
+    out.most_rails = out.most_per_domain;
+    out.by_rail.assign(domains * out.most_rails, DeviceId{});
+    out.rails_of.assign(domains, 0);
+    for (std::size_t i = 0; i < out.devices.size(); ++i) {
+      Seen& seen = seen_nic_[nic_of_[sim::index_of(out.devices[i])]];
+      if (seen.turn == turn_) continue;
+      seen.turn = turn_;
+      const std::uint32_t domain = out.domain_of[i];
+      out.by_rail[domain * out.most_rails + out.rails_of[domain]++] = out.devices[i];
+    }
+    out.rails = *std::ranges::min_element(out.rails_of);
+  }
+
+  std::vector<std::uint32_t> domain_of_;  // of each device
+  std::vector<std::uint32_t> nic_of_;
+  std::vector<Seen> seen_domain_;  // in which turn, and its place in the list
+  std::vector<Seen> seen_nic_;
+  std::uint32_t turn_ = 0;
+};
+
+// A link as a communicator's connections cross it.
+struct LinkUse {
+  topology::LinkId link{};
+  std::uint32_t numerator = 1;  // connections
+  std::uint32_t denominator = 1;
+  std::uint32_t hop = 0;  // of a ring
+};
+
+void append(const topology::Route& route, std::uint32_t hop, std::uint32_t weight, std::vector<LinkUse>& uses) {
+  for (const topology::RouteLink& on : route.links)
+    uses.push_back({.link = on.link, .numerator = on.numerator * weight, .denominator = on.denominator, .hop = hop});
+}
+
+bool is_pair(const sim::CommunicatorTable& table, const sim::Communicator& communicator) {
+  return communicator.member_count == 2 && table.member_slot(communicator, 0) != table.member_slot(communicator, 1);
+}
+
+// Where a communicator's members are, and what of that matters to its library.
+class Surveyor {
+ public:
+  explicit Surveyor(const Cluster& cluster) : cluster_(cluster), torus_(cluster.torus()), placer_(cluster) {}
+
+  void look_at(const sim::CommunicatorTable& table, const sim::Communicator& communicator) {
+    placer_.place(table, communicator, placement_);
+    first_rail_.clear();
+  }
+  const Placement& placement() const { return placement_; }
+  const std::optional<topology::Torus>& torus() const { return torus_; }
+  // Of the first member: the library is set up alike on all.
+  std::size_t node_type_index() const { return cluster_.node_type_of(placement_.devices.front()); }
+  const topology::NodeType& node_type() const { return cluster_.node_type(node_type_index()); }
+  GroupShape shape_of(const sim::CommunicatorTable& table, const sim::Communicator& communicator);
+  // The way of the pair, or of the ring's first rail, that the shape was taken from; empty where there was none.
+  const std::vector<LinkUse>& first_rail() const { return first_rail_; }
+  // Devices of one node without a switch: their library finds rings over different cables.
+  bool has_own_rings() const {
+    return placement_.domains.size() == 1 && placement_.devices.size() > 1 &&
+           node_type().interconnect == topology::Interconnect::cube_mesh;
+  }
+
+ private:
+  void span_torus(GroupShape& shape);
+
+  const Cluster& cluster_;
+  std::optional<topology::Torus> torus_;
+  Placer placer_;
+  Placement placement_;
+  topology::Route route_;
+  std::vector<LinkUse> first_rail_;
+};
+
+GroupShape Surveyor::shape_of(const sim::CommunicatorTable& table, const sim::Communicator& communicator) {
+  const topology::NodeType& node = node_type();
+  GroupShape shape{.members = communicator.member_count,
+                   .nodes = static_cast<std::int64_t>(placement_.domains.size()),
+                   .rails = placement_.rails,
+                   .most_per_node = placement_.most_per_domain,
+                   .link_rate = node.link_rate,
+                   .rail_rate = cluster_.nic_rate(cluster_.node_type_of(placement_.devices.front()))};
+  const sim::Duration per_switch = cluster_.fabric().switch_latency;
+  if (is_pair(table, communicator)) {
+    cluster_.route(placement_.devices.front(), placement_.devices.back(), 0, route_);
+    append(route_, 0, 1, first_rail_);
+    shape.switch_latency = per_switch * route_.switches;
+    shape.link_latency = route_.latency - shape.switch_latency;
+  } else if (placement_.domains.size() > 1) {
+    int switches = 0;
+    const std::size_t count = placement_.domains.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      cluster_.route(placement_.on_rail(i, 0), placement_.on_rail((i + 1) % count, 0), 0, route_);
+      append(route_, static_cast<std::uint32_t>(i), 1, first_rail_);
+      switches = std::max(switches, route_.switches);
+    }
+    shape.switch_latency = per_switch * switches;
+  }
+  if (has_own_rings()) shape.rings = cluster_.rings_among(placement_.devices);
+  if (torus_ && shape.members > 1) span_torus(shape);
+  shape.sharp = cluster_.fabric().sharp;
+  return shape;
+}
+
+// The box of chips that the members fill in each slice, if they do.
+void Surveyor::span_torus(GroupShape& shape) {
+  const std::size_t axes = torus_->shape.size();
+  std::vector<std::vector<bool>> seen(axes);
+  for (std::size_t axis = 0; axis < axes; ++axis) seen[axis].resize(static_cast<std::size_t>(torus_->shape[axis]));
+  for (const DeviceId device : placement_.devices) {
+    const std::vector<std::int64_t> at = cluster_.coordinates(device);
+    for (std::size_t axis = 0; axis < axes; ++axis) seen[axis][static_cast<std::size_t>(at[axis])] = true;
+  }
+  std::int64_t filled = shape.nodes;
+  for (std::size_t axis = 0; axis < axes; ++axis) {
+    shape.torus.at(axis) = std::ranges::count(seen[axis], true);
+    shape.wraps.at(axis) = torus_->wraps[axis] && shape.torus.at(axis) == torus_->shape[axis];
+    filled *= shape.torus.at(axis);
+  }
+  if (filled == shape.members) return;
+  shape.torus = {};
+  shape.wraps = {};
+}
+
+// The parent of a node in a balanced binary tree over 0..count-1 whose inner nodes are those with trailing zeros, and
+// in the second tree, in which the leaves of the first are inner nodes (Sanders, Speck and Traff, ParCo 2009).
+std::optional<std::uint32_t> first_tree_parent(std::uint32_t node, std::uint32_t count) {
+  if (node == 0) return std::nullopt;
+  const std::uint32_t bit = node & (~node + 1);
+  const std::uint32_t up = (node ^ bit) | (bit << 1);
+  return up < count ? up : node ^ bit;
+}
+std::optional<std::uint32_t> second_tree_parent(std::uint32_t node, std::uint32_t count) {
+  if (count % 2 == 0) {
+    const auto mirrored = first_tree_parent(count - 1 - node, count);
+    return mirrored ? std::optional{count - 1 - *mirrored} : std::nullopt;
+  }
+  const auto shifted = first_tree_parent((node + count - 1) % count, count);
+  return shifted ? std::optional{(*shifted + 1) % count} : std::nullopt;
+}
+
+double best_efficiency(const topology::Protocols& protocols, double so_far) {
+  double best = std::max(so_far, protocols.simple.efficiency);
+  if (protocols.ll128) best = std::max(best, protocols.ll128->efficiency);
+  return best;
+}
+
+// The bytes of a message that takes next to no time of the links are not worth sharing them fairly: the grid of events
+// would be finer than anything measured, and the tree of a norm over all ranks would tell like ranks apart.
+bool is_latency_bound(const sim::CommunicationCost& cost) {
+  constexpr int negligible = 16;
+  return (cost.duration - cost.latency) * negligible <= cost.latency;
+}
+
+class TrafficCompiler {
+ public:
+  TrafficCompiler(sim::Plan& plan, const Cluster& cluster)
+      : plan_(plan), cluster_(cluster), table_(plan.communicators), surveyor_(cluster) {
+    const std::size_t links = cluster.link_count();
+    user_.assign(links, nobody);
+    crossings_.assign(links, 0);
+    shares_.assign(table_.size(), false);
+    binding_.assign(links, Binding::unknown);
+    shared_id_.assign(links, none);
+    plan.link_bytes.assign(links, sim::Bytes{});
+    const topology::CollectiveTuning& tuning = cluster.node().collectives;
+    inside_efficiency_ = best_efficiency(tuning.intra, tuning.point_to_point_intra_efficiency);
+    outside_efficiency_ = best_efficiency(tuning.inter, tuning.point_to_point_inter_efficiency);
+    if (tuning.tree_inter) outside_efficiency_ = best_efficiency(*tuning.tree_inter, outside_efficiency_);
+    for (const topology::Protocol& regime : tuning.nvls)
+      inside_efficiency_ = std::max(inside_efficiency_, regime.efficiency);
+  }
+
+  void compile() {
+    for (const std::string_view algorithm : algorithm_names)
+      for (const std::string_view protocol : protocol_names)
+        plan_.algorithms.push_back(std::string(algorithm) + " " + std::string(protocol));
+    for (const sim::Program& program : plan_.programs) counts_.push_back(sim::call_counts(plan_, program));
+    patterns_of_class_.clear();
+    for (std::size_t i = 0; i < table_.size(); ++i) survey(sim::CommunicatorId{static_cast<std::uint32_t>(i)});
+    for (std::size_t i = 0; i < table_.size(); ++i) emit(sim::CommunicatorId{static_cast<std::uint32_t>(i)});
+  }
+
+ private:
+  enum class Binding : std::uint8_t { unknown, possible, impossible };
+  static constexpr std::uint32_t nobody = 0xffffffff;
+  static constexpr std::uint32_t several = 0xfffffffe;
+  static constexpr std::uint32_t none = 0xffffffff;
+  static constexpr std::uint32_t most_scale = 1U << 12;
+
+  struct ShapeKey {
+    std::size_t node_type = 0;
+    sim::SlotId first_slot{};
+    sim::SlotId last_slot{};
+    GroupShape shape;
+    auto operator<=>(const ShapeKey&) const = default;
+  };
+
+  sim::CostClassId class_of(const sim::Communicator& communicator);
+  void add_class(const ShapeKey& key);
+  void survey(sim::CommunicatorId id);
+  void emit(sim::CommunicatorId id);
+  sim::TrafficId emit_shared(sim::CommunicatorId id, TrafficPattern pattern);
+  void note_use(sim::CommunicatorId id, const LinkUse& use, sim::Bytes bytes);
+  sim::BytesPerSecond limit_alone();
+  bool hops_differ();
+  std::uint32_t scaled_weight(const LinkUse& use) const;
+  sim::BytesPerSecond usable(topology::LinkId link) const;
+
+  // Asked for every crossing, and not cheap: a leaf's links are compared with all below it.
+  bool can_bind(topology::LinkId link) {
+    Binding& known = binding_[sim::index_of(link)];
+    if (known == Binding::unknown) known = cluster_.can_bind(link) ? Binding::possible : Binding::impossible;
+    return known == Binding::possible;
+  }
+
+  // The links that the pattern's connections cross, into uses_.
+  void collect(const sim::Communicator& communicator, TrafficPattern pattern);
+  void connect(DeviceId from, DeviceId to, std::uint32_t connection, std::uint32_t hop, std::uint32_t weight = 1);
+  void use_ports(std::uint32_t weight);
+  void collect_ring();
+  void collect_tree();
+  void collect_pairs();
+  void collect_torus();
+  void collect_rails();
+
+  const Placement& placement() const { return surveyor_.placement(); }
+  const std::optional<topology::Torus>& torus() const { return surveyor_.torus(); }
+
+  sim::Plan& plan_;
+  const Cluster& cluster_;
+  sim::CommunicatorTable& table_;
+  Surveyor surveyor_;
+  topology::Route route_;
+  std::vector<LinkUse> uses_;
+
+  std::map<ShapeKey, sim::CostClassId> classes_;
+  std::optional<std::pair<ShapeKey, sim::CostClassId>> latest_class_;
+  std::vector<std::vector<TrafficPattern>> patterns_of_class_;  // a traffic each
+  std::vector<std::vector<std::int64_t>> counts_;               // calls per program and step
+  std::map<std::pair<std::size_t, std::size_t>, std::vector<std::int64_t>>
+      flow_bytes_;  // (class, program): per traffic
+
+  double inside_efficiency_ = 1;
+  double outside_efficiency_ = 1;
+  std::vector<std::uint32_t> user_;          // of each link: the communicator, or `several`
+  std::vector<std::uint32_t> crossings_;     // connections on it
+  std::vector<bool> shares_;                 // of each communicator: whether it shares any link
+  std::vector<sim::BytesPerSecond> limits_;  // of each traffic in turn, where it shares none
+  std::size_t next_limit_ = 0;
+  std::vector<Binding> binding_;
+  std::vector<std::uint32_t> shared_id_;              // in the network
+  std::map<topology::LinkId, std::uint32_t> scales_;  // where shares are not whole
+};
+
+void TrafficCompiler::add_class(const ShapeKey& key) {
+  std::vector<sim::CommunicationCost> row(plan_.calls.size());
+  std::vector<TrafficPattern> patterns;
+  for (std::size_t c = 0; c < plan_.calls.size(); ++c) {
+    const sim::Call& call = plan_.calls[plan_.calls.id(c)];
+    if (call.slot != key.first_slot && call.slot != key.last_slot) continue;
+    row[c] = choose(cluster_.node_type(key.node_type).collectives, key.shape, call.kind, call.bytes).cost;
+    if (is_latency_bound(row[c])) {
+      row[c].traffic = sim::no_traffic;
+      continue;
+    }
+    const auto known = std::ranges::find(patterns, row[c].pattern);
+    row[c].traffic = static_cast<std::uint8_t>(known - patterns.begin());
+    if (known == patterns.end()) patterns.push_back(row[c].pattern);
+  }
+  classes_.emplace(key, plan_.costs.add(std::move(row)));
+  patterns_of_class_.push_back(std::move(patterns));
+}
+
+sim::CostClassId TrafficCompiler::class_of(const sim::Communicator& communicator) {
+  const std::size_t type = surveyor_.node_type_index();
+  ShapeKey key{.node_type = type,
+               .first_slot = table_.member_slot(communicator, 0),
+               .last_slot = table_.member_slot(communicator, communicator.member_count - 1),
+               .shape = surveyor_.shape_of(table_, communicator)};
+  if (latest_class_ && latest_class_->first == key) return latest_class_->second;
+  if (!classes_.contains(key)) add_class(key);
+  latest_class_.emplace(key, classes_.at(key));
+  return latest_class_->second;
+}
+
+void TrafficCompiler::connect(DeviceId from, DeviceId to, std::uint32_t connection, std::uint32_t hop,
+                              std::uint32_t weight) {
+  cluster_.route(from, to, connection, route_);
+  append(route_, hop, weight, uses_);
+}
+
+// In and out of every member that has another in its domain.
+void TrafficCompiler::use_ports(std::uint32_t weight) {
+  std::vector<std::size_t> first(placement().domains.size(), none);
+  std::vector<std::size_t> last(placement().domains.size(), none);
+  for (std::size_t i = 0; i < placement().devices.size(); ++i) {
+    const std::uint32_t domain = placement().domain_of[i];
+    if (first[domain] == none)
+      first[domain] = i;
+    else
+      connect(placement().devices[last[domain]], placement().devices[i], 0, domain, weight);
+    last[domain] = i;
+  }
+  for (std::size_t domain = 0; domain < first.size(); ++domain)
+    if (first[domain] != last[domain])
+      connect(placement().devices[last[domain]], placement().devices[first[domain]], 0,
+              static_cast<std::uint32_t>(domain), weight);
+}
+
+void TrafficCompiler::collect_ring() {
+  const std::size_t count = placement().domains.size();
+  if (count == 1) return use_ports(1);
+  const std::uint32_t known = surveyor_.first_rail().empty() ? 0 : 1;
+  if (known > 0) uses_ = surveyor_.first_rail();
+  for (std::size_t i = 0; i < count; ++i)
+    for (std::uint32_t rail = known; rail < placement().rails; ++rail)
+      connect(placement().on_rail(i, rail), placement().on_rail((i + 1) % count, rail), rail,
+              static_cast<std::uint32_t>(i));
+  if (placement().most_per_domain > 1) use_ports(placement().rails);
+}
+
+void TrafficCompiler::collect_tree() {
+  const auto count = static_cast<std::uint32_t>(placement().domains.size());
+  for (std::uint32_t node = 0; count > 1 && node < count; ++node) {
+    for (const auto& parent : {first_tree_parent(node, count), second_tree_parent(node, count)}) {
+      if (!parent) continue;
+      for (std::uint32_t rail = 0; rail < placement().rails; ++rail) {
+        connect(placement().on_rail(node, rail), placement().on_rail(*parent, rail), rail, 0);
+        connect(placement().on_rail(*parent, rail), placement().on_rail(node, rail), rail, 0);
+      }
+    }
+  }
+  // Each of the two trees sends its half up and down the chain inside a domain.
+  if (placement().most_per_domain > 1) use_ports(4 * placement().rails);
+}
+
+void TrafficCompiler::collect_pairs() {
+  const std::size_t count = placement().devices.size();
+  for (std::size_t i = 0; i < count; ++i)
+    for (std::size_t j = 0; j < count; ++j)
+      if (i != j) connect(placement().devices[i], placement().devices[j], 0, 0);
+}
+
+// From every member to its neighbours among the members; on an axis that the group fills, also around.
+void TrafficCompiler::collect_torus() {
+  if (!torus()) return use_ports(1);
+  const std::size_t axes = torus()->shape.size();
+  std::vector<std::int64_t> lowest(axes, std::numeric_limits<std::int64_t>::max());
+  std::vector<std::int64_t> highest(axes, -1);
+  for (const DeviceId device : placement().devices) {
+    const std::vector<std::int64_t> at = cluster_.coordinates(device);
+    for (std::size_t axis = 0; axis < axes; ++axis) {
+      lowest[axis] = std::min(lowest[axis], at[axis]);
+      highest[axis] = std::max(highest[axis], at[axis]);
+    }
+  }
+  for (const DeviceId device : placement().devices) {
+    const std::vector<std::int64_t> at = cluster_.coordinates(device);
+    for (std::size_t axis = 0; axis < axes; ++axis) {
+      if (lowest[axis] == highest[axis]) continue;
+      const bool around = torus()->wraps[axis] && highest[axis] - lowest[axis] + 1 == torus()->shape[axis];
+      for (const bool up : {true, false}) {
+        if (!around && at[axis] == (up ? highest[axis] : lowest[axis])) continue;
+        if (const auto link = cluster_.ici_link(device, axis, up)) uses_.push_back({.link = *link});
+      }
+    }
+  }
+  collect_rails();
+}
+
+void TrafficCompiler::collect_rails() {
+  const std::size_t count = placement().domains.size();
+  for (std::size_t i = 0; count > 1 && i < count; ++i)
+    for (std::uint32_t rail = 0; rail < placement().rails; ++rail)
+      connect(placement().on_rail(i, rail), placement().on_rail((i + 1) % count, rail), rail, 0);
+}
+
+void TrafficCompiler::collect(const sim::Communicator& communicator, TrafficPattern pattern) {
+  uses_.clear();
+  switch (pattern) {
+    case TrafficPattern::ring:
+      // Rings over the links of devices without a switch are found, not routed: they have these links to themselves.
+      if (surveyor_.has_own_rings()) return;
+      return collect_ring();
+    case TrafficPattern::tree:
+      return collect_tree();
+    case TrafficPattern::pairs:
+      return collect_pairs();
+    case TrafficPattern::pair:
+      uses_ = surveyor_.first_rail();
+      if (!uses_.empty()) return;
+      return connect(placement().devices[0], placement().devices[communicator.member_count - 1], 0, 0);
+    case TrafficPattern::ports:
+      use_ports(1);
+      if (placement().domains.size() > 1) collect_ring();
+      return;
+    case TrafficPattern::torus:
+      return collect_torus();
+    case TrafficPattern::rails:
+      return collect_rails();
+  }
+}
+
+// Who uses which link, and what it carries in a step.
+void TrafficCompiler::survey(sim::CommunicatorId id) {
+  sim::Communicator& communicator = table_[id];
+  surveyor_.look_at(table_, communicator);
+  communicator.cost = class_of(communicator);
+  const std::size_t cost_class = sim::index_of(communicator.cost);
+  const auto& patterns = patterns_of_class_[cost_class];
+  const std::size_t program = sim::index_of(plan_.program_of[table_.member(communicator, 0)]);
+  auto bytes = flow_bytes_.find({cost_class, program});
+  if (bytes == flow_bytes_.end()) {
+    std::vector<std::int64_t> sums(patterns.size(), 0);
+    const auto& row = plan_.costs[communicator.cost];
+    const sim::SlotId slot = table_.member_slot(communicator, 0);
+    for (std::size_t c = 0; c < row.size(); ++c)
+      if (plan_.calls[plan_.calls.id(c)].slot == slot && row[c].traffic != sim::no_traffic)
+        sums[row[c].traffic] =
+            sim::checked_add(sums[row[c].traffic], sim::checked_multiply(counts_[program][c], row[c].flow_bytes.count));
+    bytes = flow_bytes_.emplace(std::pair{cost_class, program}, std::move(sums)).first;
+  }
+  for (std::size_t t = 0; t < patterns.size(); ++t) {
+    collect(communicator, patterns[t]);
+    for (const LinkUse& use : uses_) note_use(id, use, sim::Bytes{bytes->second[t]});
+    limits_.push_back(shares_[sim::index_of(id)] ? sim::BytesPerSecond{} : limit_alone());
+  }
+}
+
+void TrafficCompiler::note_use(sim::CommunicatorId id, const LinkUse& use, sim::Bytes bytes) {
+  const std::size_t link = sim::index_of(use.link);
+  const auto own = static_cast<std::uint32_t>(sim::index_of(id));
+  std::uint32_t& user = user_[link];
+  if (user == nobody) {
+    user = own;
+  } else if (user != own) {
+    if (user != several) shares_[user] = true;
+    user = several;
+    shares_[own] = true;
+  }
+  ++crossings_[link];
+  plan_.link_bytes[link] +=
+      use.numerator == use.denominator ? bytes : sim::scaled(bytes, use.numerator, use.denominator);
+  if (use.denominator == 1) return;
+  shares_[own] = true;  // or as good as: its weights depend on who else crosses the link
+  std::uint32_t& scale = scales_.try_emplace(use.link, 1).first->second;
+  const std::uint64_t common = std::lcm(std::uint64_t{scale}, std::uint64_t{use.denominator});
+  scale = common > most_scale ? most_scale : static_cast<std::uint32_t>(common);
+}
+
+// What the links in uses_, all whole, allow a connection as long as nobody else uses them.
+sim::BytesPerSecond TrafficCompiler::limit_alone() {
+  std::ranges::sort(uses_, {}, &LinkUse::link);
+  std::int64_t limit = std::numeric_limits<std::int64_t>::max();
+  for (std::size_t i = 0; i < uses_.size();) {
+    const topology::LinkId link = uses_[i].link;
+    std::int64_t weight = 0;
+    for (; i < uses_.size() && uses_[i].link == link; ++i) weight += uses_[i].numerator;
+    limit = std::min(limit, usable(link).count / weight);
+  }
+  return uses_.empty() ? sim::BytesPerSecond{} : sim::BytesPerSecond{std::max<std::int64_t>(1, limit)};
+}
+
+// Rounded once for each communicator and link, where no scale makes it whole.
+std::uint32_t TrafficCompiler::scaled_weight(const LinkUse& use) const {
+  const auto scale = scales_.find(use.link);
+  const std::uint64_t whole = std::uint64_t{use.numerator} * (scale == scales_.end() ? 1 : scale->second);
+  const std::uint64_t weight = (whole + use.denominator / 2) / use.denominator;
+  return static_cast<std::uint32_t>(std::max<std::uint64_t>(1, weight));
+}
+
+// What all connections on a link reach together: as much of its capacity as the best protocol alone.
+sim::BytesPerSecond TrafficCompiler::usable(topology::LinkId link) const {
+  const topology::Link what = cluster_.link(link);
+  const bool inside = what.kind == topology::LinkKind::nvlink || what.kind == topology::LinkKind::pcie ||
+                      what.kind == topology::LinkKind::ici;
+  return sim::scaled(what.capacity, inside ? inside_efficiency_ : outside_efficiency_);
+}
+
+// Whether the hops of the ring in uses_ cross links that are not alike, as far as these are shared.
+bool TrafficCompiler::hops_differ() {
+  std::vector<std::vector<std::pair<std::int64_t, std::uint32_t>>> signatures(placement().domains.size());
+  for (const LinkUse& use : uses_) {
+    if (user_[sim::index_of(use.link)] != several || !can_bind(use.link)) continue;
+    signatures[use.hop].emplace_back(cluster_.link(use.link).capacity.count, crossings_[sim::index_of(use.link)]);
+  }
+  for (auto& signature : signatures) std::ranges::sort(signature);
+  return std::ranges::adjacent_find(signatures, std::not_equal_to{}) != signatures.end();
+}
+
+sim::TrafficId TrafficCompiler::emit_shared(sim::CommunicatorId id, TrafficPattern pattern) {
+  const sim::Communicator& communicator = table_[id];
+  collect(communicator, pattern);
+  const bool by_hop = pattern == TrafficPattern::ring && placement().domains.size() > 2 && hops_differ();
+  if (!by_hop)
+    for (LinkUse& use : uses_) use.hop = 0;
+  std::ranges::sort(uses_, {}, [](const LinkUse& use) { return std::pair{use.hop, use.link}; });
+
+  // Links of its own: the flow that loads them most must not exceed them.
+  std::int64_t limit = std::numeric_limits<std::int64_t>::max();
+  std::vector<std::pair<std::uint32_t, sim::Crossing>> shared;  // hop by hop
+  for (std::size_t i = 0; i < uses_.size();) {
+    const topology::LinkId link = uses_[i].link;
+    const std::uint32_t hop = uses_[i].hop;
+    std::uint64_t weight = 0;
+    for (; i < uses_.size() && uses_[i].link == link && uses_[i].hop == hop; ++i) weight += scaled_weight(uses_[i]);
+    const auto scale = scales_.find(link);
+    const std::uint32_t scale_here = scale == scales_.end() ? 1 : scale->second;
+    if (user_[sim::index_of(link)] != several) {
+      __extension__ using Wide = unsigned __int128;
+      const Wide most = static_cast<Wide>(usable(link).count) * scale_here / weight;
+      limit = static_cast<std::int64_t>(std::min<Wide>(static_cast<Wide>(limit), most));
+      continue;
+    }
+    if (!can_bind(link)) continue;
+    if (weight > std::numeric_limits<std::uint32_t>::max())
+      throw sim::TooLarge("more connections cross a link than the network's arithmetic holds");
+    std::uint32_t& shared_id = shared_id_[sim::index_of(link)];
+    if (shared_id == none)
+      shared_id = static_cast<std::uint32_t>(sim::index_of(plan_.network.add_link(
+          {.capacity = usable(link), .scale = scale_here, .label = static_cast<std::uint32_t>(sim::index_of(link))})));
+    shared.push_back({hop, {.link = sim::LinkId{shared_id}, .weight = static_cast<std::uint32_t>(weight)}});
+  }
+  const bool limited = limit != std::numeric_limits<std::int64_t>::max();
+  const sim::TrafficId traffic = plan_.network.begin_traffic(
+      limited ? sim::BytesPerSecond{std::max<std::int64_t>(1, limit)} : sim::BytesPerSecond{});
+  for (std::size_t i = 0; i < shared.size(); ++i) {
+    if (i == 0 || shared[i].first != shared[i - 1].first) plan_.network.begin_flow();
+    plan_.network.cross(shared[i].second.link, shared[i].second.weight);
+  }
+  return traffic;
+}
+
+void TrafficCompiler::emit(sim::CommunicatorId id) {
+  sim::Communicator& communicator = table_[id];
+  const auto& patterns = patterns_of_class_[sim::index_of(communicator.cost)];
+  if (shares_[sim::index_of(id)]) surveyor_.look_at(table_, communicator);
+  for (std::size_t t = 0; t < patterns.size(); ++t) {
+    const sim::TrafficId traffic = shares_[sim::index_of(id)] ? emit_shared(id, patterns[t])
+                                                              : plan_.network.begin_traffic(limits_[next_limit_ + t]);
+    if (t == 0) communicator.first_traffic = traffic;
+  }
+  communicator.traffic_count = static_cast<std::uint8_t>(patterns.size());
+  next_limit_ += patterns.size();
+}
+
+}  // namespace
+
+void price_communications(sim::Plan& plan, const Cluster& cluster) { TrafficCompiler(plan, cluster).compile(); }
+
+CollectiveChoice choice_of(const sim::Plan& plan, const Cluster& cluster, sim::CommunicatorId communicator,
+                           sim::CallId call) {
+  Surveyor surveyor(cluster);
+  const sim::Communicator& group = plan.communicators[communicator];
+  surveyor.look_at(plan.communicators, group);
+  return choose(surveyor.node_type().collectives, surveyor.shape_of(plan.communicators, group), plan.calls[call].kind,
+                plan.calls[call].bytes);
+}
+
+}  // namespace trainyard::strategies
