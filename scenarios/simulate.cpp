@@ -102,6 +102,11 @@ MemorySummary memory_of(const sim::Plan& plan, int groups, sim::Bytes capacity) 
   return memory;
 }
 
+// Every rank has to fit, wherever it is.
+sim::Bytes smallest_memory(std::span<const workloads::Accelerator> accelerators) {
+  return std::ranges::min_element(accelerators, {}, &workloads::Accelerator::memory)->memory;
+}
+
 std::vector<CommunicationSummary> communication_of(const sim::Plan& plan, const sim::Outcome& outcome) {
   std::map<std::pair<sim::Purpose, sim::CollectiveKind>, CommunicationSummary> sums;
   std::vector<std::vector<std::int64_t>> counts;
@@ -261,13 +266,11 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   result.micro_batches = step.micro_batches;
   result.device_busy = 1 - outcome.time.idle.mean_seconds(ranks) / result.step_time_s;
   fill_rates(result, scenario, hardware_flops(step.plan));
-  result.memory = memory_of(step.plan, step.communicator_groups, scenario.accelerators.front().memory);
+  result.memory = memory_of(step.plan, step.communicator_groups, smallest_memory(scenario.accelerators));
   result.communication = communication_of(step.plan, outcome);
   result.links = links_of(step.plan, cluster, result.step_time_s);
-  for (std::size_t i = 0; i < cluster.link_count(); ++i) {
-    const topology::LinkId link{static_cast<std::uint32_t>(i)};
-    if (cluster.health_of(link) != 1.0) result.faulty_links.push_back(cluster.name_of(link));
-  }
+  for (const auto& fault : scenario.link_faults)
+    if (fault.capacity != 1) result.faulty_links.push_back(fault.link);
   result.warnings = scenario.warnings;
   if (!outcome.steady)
     result.warnings.emplace_back("the step time had not settled after several steps; the longest rank's is given");

@@ -18,7 +18,6 @@ constexpr std::int64_t unknown = std::numeric_limits<std::int64_t>::min();
 constexpr std::uint32_t no_call = 0xffffffff;
 constexpr std::uint32_t no_turn = 0xffffffff;
 constexpr std::uint16_t no_event = 0xffff;
-constexpr std::int64_t whole_speed = 1024;  // of kernels that nothing slows; CommunicationCost::interference
 constexpr std::int64_t most_interference = whole_speed / 2;
 constexpr std::int64_t most_phases = 64;
 
@@ -111,7 +110,9 @@ class Executor {
     std::int64_t when = 0;
     std::uint32_t index = 0;  // communicator, flow, rank
     Kind kind = Kind::start;
-    bool operator<(const Event& other) const { return when > other.when; }  // the queue has its largest on top
+    // The queue has its largest on top. Neighbours among equal times touch neighbouring ranks, and memory; nothing else
+    // depends on their order.
+    bool operator<(const Event& other) const { return when != other.when ? when > other.when : index > other.index; }
   };
 
   void drain();
@@ -165,6 +166,10 @@ class Executor {
   std::int64_t weight_of(std::uint32_t rank) const { return population_.weight[RankId{rank}]; }
   Completion& tail(std::uint32_t rank, StreamId stream) { return tails_[rank * stream_count_ + index_of(stream)]; }
   Outcome& account(std::uint32_t rank) { return outcomes_[ranks_[rank].training]; }
+  const StepTotals& totals_of(std::uint32_t rank) const {
+    return totals_[index_of(population_.device_class_of[RankId{rank}]) * plan_.programs.size() +
+                   index_of(population_.program_of[RankId{rank}])];
+  }
   const StepList& steps_of(std::uint32_t rank) const {
     return compiled_[index_of(population_.device_class_of[RankId{rank}])];
   }
@@ -191,6 +196,7 @@ class Executor {
 
   std::vector<StepList> compiled_;      // per class of devices
   std::vector<ProgramSteps> programs_;  // per program
+  std::vector<StepTotals> totals_;      // (class of devices, program)
 
   std::vector<RankState> ranks_;
   std::vector<Completion> tails_;   // (rank, stream)
@@ -247,6 +253,8 @@ Executor::Executor(const Plan& plan, const Population& population, const RunOpti
   for (std::size_t i = 0; i < std::max<std::size_t>(1, plan.device_classes.size()); ++i)
     compiled_.push_back(compile_steps(plan, plan.device_classes.id(i), options.healthy_devices));
   for (const Program& program : plan.programs) programs_.push_back(find_early_steps(plan, compiled_.front(), program));
+  for (const StepList& steps : compiled_)
+    for (const Program& program : plan.programs) totals_.push_back(total_of(steps, program));
   for (const auto& row : plan.costs)
     interferes_ = interferes_ || std::ranges::any_of(row, [](const auto& cost) { return cost.interference > 0; });
   interferes_ = interferes_ && !options.ideal_network;
@@ -375,7 +383,6 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
   if (recorded_[rank] != 0) record_kernels(rank, step, call, ready);
   const std::int64_t host_end = later(state.host, step.host_bound);
   state.host = later(state.host, step.launch);
-  outcome.operations += step.kernel_count * static_cast<std::uint64_t>(weight_of(rank));
   const std::uint16_t event = step.record != 0 ? event_of(steps_of(rank).waits[step.record - 1], call) : no_event;
   if (step.stream != compute_stream) {
     const Completion done{
@@ -385,8 +392,6 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
     return;
   }
 
-  for (std::size_t k = 0; k < kernel_classes; ++k)
-    if (step.by_class[k] != 0) outcome.time.kernels[k].add(Duration{step.by_class[k]}, weight_of(rank));
   if (interferes_ && !interferences_[rank].empty()) {
     std::erase_if(interferences_[rank],
                   [&](const Interference& other) { return other.end != unknown && other.end <= ready; });
@@ -552,7 +557,6 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
     note_gap(rank, free, arrival);
   }
   ready = arrival;
-  outcome.operations += static_cast<std::uint64_t>(weight_of(rank));
 
   const std::uint16_t event = step.record != 0 ? event_of(steps_of(rank).waits[step.record - 1], block_call) : no_event;
   const std::size_t slot = rank * slot_count_ + index_of(call.slot);
@@ -913,6 +917,12 @@ bool Executor::close_training_step(std::size_t training) {
           TimePoint{Duration{before[rank * stream_count_]}};
     const std::int64_t took = after[rank * stream_count_] - before[rank * stream_count_];
     outcome.time.bubble.add(Duration{longest - took}, weight_of(rank));
+  }
+  for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
+    const StepTotals& totals = totals_of(rank);
+    for (std::size_t k = 0; k < kernel_classes; ++k)
+      outcome.time.kernels[k].add(Duration{totals.by_class[k]}, weight_of(rank));
+    outcome.operations += totals.operations * static_cast<std::uint64_t>(weight_of(rank));
   }
   outcome.step_time = Duration{longest};
   outcome.measured_from = TimePoint{Duration{entered_first}};

@@ -153,7 +153,8 @@ enum class TrafficPattern : std::uint8_t {
 };
 constexpr std::size_t traffic_patterns = 7;
 
-constexpr std::uint8_t no_traffic = 255;  // shares no link with anyone: it takes the time that it takes alone
+constexpr std::int64_t whole_speed = 1024;  // of kernels that nothing slows; see CommunicationCost::interference
+constexpr std::uint8_t no_traffic = 255;    // shares no link with anyone: it takes the time that it takes alone
 
 // What a call does on a communicator. Alone in the network it takes latency + flow_bytes / flow_rate, rounded up once;
 // where links are shared, its connections get their fair share of them and never more than `flow_rate`.
@@ -165,7 +166,7 @@ struct CommunicationCost {
   TrafficPattern pattern = TrafficPattern::ring;
   Bytes phase_bytes{};       // of a connection, after which hops of a ring wait for each other; 0: never
   std::uint8_t traffic = 0;  // which of the communicator's traffics it is
-  // What a member's kernels lose of their speed while bytes flow: SMs and memory bandwidth, in 1/1024.
+  // What a member's kernels lose of their speed while bytes flow: SMs and memory bandwidth, in 1 / whole_speed.
   std::uint16_t interference = 0;
   Bytes wire_bytes{};          // sent by a member, on average over members
   std::uint8_t algorithm = 0;  // index into Plan::algorithms

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -294,7 +295,7 @@ class TrafficCompiler {
   sim::TrafficId emit_shared(sim::CommunicatorId id, TrafficPattern pattern);
   void note_use(sim::CommunicatorId id, const LinkUse& use, sim::Bytes bytes);
   sim::BytesPerSecond limit_alone();
-  bool hops_differ();
+  void merge_like_hops();
   std::uint32_t scaled_weight(const LinkUse& use) const;
   sim::BytesPerSecond usable(topology::LinkId link) const;
 
@@ -350,7 +351,11 @@ void TrafficCompiler::add_class(const ShapeKey& key) {
   for (std::size_t c = 0; c < plan_.calls.size(); ++c) {
     const sim::Call& call = plan_.calls[plan_.calls.id(c)];
     if (call.slot != key.first_slot && call.slot != key.last_slot) continue;
-    row[c] = choose(cluster_.node_type(key.node_type).collectives, key.shape, call.kind, call.bytes).cost;
+    const topology::CollectiveTuning& tuning = cluster_.node_type(key.node_type).collectives;
+    row[c] = choose(tuning, key.shape, call.kind, call.bytes).cost;
+    // A transfer from point to point has a channel or two: next to nothing.
+    if (call.kind != sim::CollectiveKind::send && call.kind != sim::CollectiveKind::receive)
+      row[c].interference = static_cast<std::uint16_t>(std::lround(tuning.compute_share * sim::whole_speed));
     if (is_latency_bound(row[c])) {
       row[c].traffic = sim::no_traffic;
       continue;
@@ -569,22 +574,31 @@ sim::BytesPerSecond TrafficCompiler::usable(topology::LinkId link) const {
   return sim::scaled(what.capacity, inside ? inside_efficiency_ : outside_efficiency_);
 }
 
-// Whether the hops of the ring in uses_ cross links that are not alike, as far as these are shared.
-bool TrafficCompiler::hops_differ() {
-  std::vector<std::vector<std::pair<std::int64_t, std::uint32_t>>> signatures(placement().domains.size());
+// Hops whose shared links are alike, in capacity and in how many connections cross them, meet like contention and
+// advance together: they become one hop. Numbered in the order of the ring.
+void TrafficCompiler::merge_like_hops() {
+  std::vector<std::uint64_t> signatures(placement().domains.size(), 0);
   for (const LinkUse& use : uses_) {
     if (user_[sim::index_of(use.link)] != several || !can_bind(use.link)) continue;
-    signatures[use.hop].emplace_back(cluster_.link(use.link).capacity.count, crossings_[sim::index_of(use.link)]);
+    const auto capacity = static_cast<std::uint64_t>(cluster_.link(use.link).capacity.count);
+    // A sum, since the order of links does not matter; multiplied by odd numbers (Knuth) so that sums tell apart.
+    const std::uint64_t word = capacity * 0x9e3779b97f4a7c15U + crossings_[sim::index_of(use.link)] + 1;
+    signatures[use.hop] += (word ^ (word >> 29)) * 0xbf58476d1ce4e5b9U;
   }
-  for (auto& signature : signatures) std::ranges::sort(signature);
-  return std::ranges::adjacent_find(signatures, std::not_equal_to{}) != signatures.end();
+  std::map<std::uint64_t, std::uint32_t> known;
+  std::vector<std::uint32_t> merged;
+  merged.reserve(signatures.size());
+  for (const std::uint64_t signature : signatures)
+    merged.push_back(known.try_emplace(signature, static_cast<std::uint32_t>(known.size())).first->second);
+  for (LinkUse& use : uses_) use.hop = merged[use.hop];
 }
 
 sim::TrafficId TrafficCompiler::emit_shared(sim::CommunicatorId id, TrafficPattern pattern) {
   const sim::Communicator& communicator = table_[id];
   collect(communicator, pattern);
-  const bool by_hop = pattern == TrafficPattern::ring && placement().domains.size() > 2 && hops_differ();
-  if (!by_hop)
+  if (pattern == TrafficPattern::ring && placement().domains.size() > 2)
+    merge_like_hops();
+  else
     for (LinkUse& use : uses_) use.hop = 0;
   std::ranges::sort(uses_, {}, [](const LinkUse& use) { return std::pair{use.hop, use.link}; });
 

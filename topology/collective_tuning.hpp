@@ -145,6 +145,8 @@ struct CollectiveTuning {
   sim::Duration point_to_point_latency{};
   double point_to_point_intra_efficiency = 1.0;
   double point_to_point_inter_efficiency = 1.0;
+  // Of a device's kernels beside one of its collectives: the SMs and the memory bandwidth that this takes from them.
+  double compute_share = 0;
   std::int64_t parallel_peers = 8;     // of a direct exchange, that are served at once
   std::optional<Algorithm> algorithm;  // taken wherever it applies, as NCCL_ALGO does
   CollectiveLibrary library;

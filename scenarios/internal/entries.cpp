@@ -259,8 +259,9 @@ Enum chosen(const sim::Choice& choice) {
 
 // Triples of two devices and the number of cables between them.
 void read_wiring(Reader& reader, const Value& value, const std::string& path, topology::NodeType& node) {
-  const std::string expected = path + ": expected a list of two devices and their number of cables each, such as "
-                                      "[[0, 1, 2], [1, 2, 1]], got ";
+  const std::string expected = path +
+                               ": expected a list of two devices and their number of cables each, such as "
+                               "[[0, 1, 2], [1, 2, 1]], got ";
   if (!value.is_sequence()) return reader.report(value.where, expected + describe(value));
   for (const Value& item : value.items) {
     std::vector<std::int64_t> numbers;
@@ -280,13 +281,13 @@ void check_link(Reader& reader, const Value& value, const std::string& path, top
   using topology::Interconnect;
   const auto need = [&](std::string_view key, bool given) {
     if (!given)
-      reader.report(value.where, "missing key '" + join(path, key) + "', which kind '" + value.find("kind")->scalar +
-                                     "' needs");
+      reader.report(value.where,
+                    "missing key '" + join(path, key) + "', which kind '" + value.find("kind")->scalar + "' needs");
   };
   const auto refuse = [&](std::string_view key, Interconnect of, std::string_view owner) {
     if (value.find(key) != nullptr && node.interconnect != of)
-      reader.report(value.find(key)->where, join(path, key) + ": only links of kind '" + std::string{owner} +
-                                                "' have this");
+      reader.report(value.find(key)->where,
+                    join(path, key) + ": only links of kind '" + std::string{owner} + "' have this");
   };
   refuse("per_switch", Interconnect::pcie, "pcie");
   refuse("wiring", Interconnect::cube_mesh, "cube-mesh");
@@ -295,9 +296,8 @@ void check_link(Reader& reader, const Value& value, const std::string& path, top
   if (node.interconnect == Interconnect::cube_mesh) {
     need("wiring", !node.wiring.empty());
     // Fewer devices than the entry describes: the others are not there, and neither are their cables.
-    std::erase_if(node.wiring, [&](const topology::Wire& wire) {
-      return wire.from >= node.devices || wire.to >= node.devices;
-    });
+    std::erase_if(node.wiring,
+                  [&](const topology::Wire& wire) { return wire.from >= node.devices || wire.to >= node.devices; });
     if (value.find("wiring") != nullptr && !topology::wires_join_all(node))
       reader.report(value.find("wiring")->where, join(path, "wiring") + ": no way leads from device 0 to every other");
   }
@@ -470,7 +470,8 @@ NodeReading read_node(Reader& reader, const Catalog& catalog, const Value& value
                                          {"sources", &sources}}};
   reader.read(resolved->value, path, {.keys = keys, .sections = sections});
   if (link != nullptr) read_link(reader, *link, join(path, "link"), node);
-  if (collectives != nullptr) read_collectives(reader, catalog, *collectives, join(path, "collectives"), node.collectives);
+  if (collectives != nullptr)
+    read_collectives(reader, catalog, *collectives, join(path, "collectives"), node.collectives);
   if (accelerator != nullptr)
     result.accelerator = read_accelerator(reader, catalog, *accelerator, join(path, "accelerator"));
   node.accelerator = result.accelerator.name;
@@ -495,8 +496,7 @@ topology::FabricType read_fabric(Reader& reader, const Catalog& catalog, const V
   const std::optional<Resolved> resolved = resolve(reader, catalog, EntryKind::fabric, described, path);
   if (!resolved) return fabric;
   fabric.name = resolved->name;
-  sim::Choice kind{.value = "",
-                   .choices = {"single-switch", "fat-tree", "rail-optimized", "dragonfly", "ici", "dcn"}};
+  sim::Choice kind{.value = "", .choices = {"single-switch", "fat-tree", "rail-optimized", "dragonfly", "ici", "dcn"}};
   sim::Choice routing{.value = "adaptive", .choices = {"adaptive", "ecmp"}};
   sim::Choice wraparound{.value = "usual", .choices = {"usual", "always", "never"}};
   const Value* sources = nullptr;

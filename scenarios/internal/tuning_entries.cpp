@@ -355,6 +355,7 @@ void read_collectives(Reader& reader, const Catalog& catalog, const Value& value
       latency_key("base", tuning.base),
       latency_key("network_base", tuning.network_base, false),
       {.name = "parallel_peers", .target = &tuning.parallel_peers, .help = "", .least = 1, .most = 1e6},
+      {.name = "compute_share", .target = &tuning.compute_share, .help = "", .least = 0, .most = 0.5},
       {.name = "algorithm", .target = &algorithm, .help = ""},
   };
   const std::array<Section, 8> sections{{{"library", &library},

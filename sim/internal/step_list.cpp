@@ -110,6 +110,27 @@ StepList compile_steps(const Plan& plan, DeviceClassId device, bool healthy) {
   return Compiler(plan, device, healthy).compile();
 }
 
+StepTotals total_of(const StepList& list, const Program& program) {
+  Table<BlockId, StepTotals> of_block(list.blocks.size());
+  for (std::size_t b = 0; b < list.blocks.size(); ++b) {
+    const StepList::Extent block = list.blocks[list.blocks.id(b)];
+    StepTotals& totals = of_block[list.blocks.id(b)];
+    for (std::uint32_t s = block.first; s < block.first + block.count; ++s) {
+      const Step& step = list.steps[s];
+      totals.operations += step.kind == Step::Kind::communicate ? 1 : step.kernel_count;
+      if (step.kind != Step::Kind::kernels || step.stream != compute_stream) continue;
+      for (std::size_t k = 0; k < kernel_classes; ++k) totals.by_class.at(k) += step.by_class.at(k);
+    }
+  }
+  StepTotals result;
+  for (const BlockCall& call : program.calls) {
+    for (std::size_t k = 0; k < kernel_classes; ++k)
+      result.by_class.at(k) = checked_add(result.by_class.at(k), of_block[call.block].by_class.at(k));
+    result.operations += of_block[call.block].operations;
+  }
+  return result;
+}
+
 ProgramSteps find_early_steps(const Plan& plan, const StepList& list, const Program& program) {
   ProgramSteps result;
   // Where each was last touched: one behind.

@@ -69,6 +69,13 @@ struct ProgramSteps {
   std::vector<EarlyStep> early;
 };
 
+// What a rank does in a training step whenever it does it.
+struct StepTotals {
+  std::array<std::int64_t, kernel_classes> by_class{};  // of the compute stream's kernels
+  std::uint64_t operations = 0;                         // kernels and communications
+};
+StepTotals total_of(const StepList& list, const Program& program);
+
 // Host time that a step takes as long as the host waits for nothing.
 inline std::int64_t host_time(const Step& step) { return step.kind == Step::Kind::host_work ? step.busy : step.launch; }
 

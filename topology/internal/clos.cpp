@@ -255,6 +255,14 @@ std::vector<std::int64_t> Clos::named(const LinkName& name) const {
   return result;
 }
 
+double Clos::part_named(const LinkName& name) const {
+  if (ecmp_) return 1;
+  const auto one_of = [](std::int64_t cables) { return 1 / static_cast<double>(cables); };
+  if (name.form.starts_with("pod # spine # core #")) return one_of(spines_ * cores_);
+  if (name.form.starts_with("leaf # spine #") || name.form.starts_with("pod # spine #")) return one_of(spines_);
+  return 1;
+}
+
 std::int64_t Clos::spine_paths(std::int64_t from, std::int64_t to, std::int64_t kind) const {
   const bool open = alive(leaf_link(from, kind, true)) && alive(leaf_link(to, kind, false));
   return open ? spine_count_[static_cast<std::size_t>(kind)] : 0;

@@ -3,7 +3,9 @@
 // A leaf has `half` NICs below and `spines` cables up, one to each spine; with three tiers the spines are those of its
 // pod, and each of them has `cores` cables up. Where routing is adaptive, spines whose cables are alike are
 // interchangeable: traffic is spread over them evenly, so one link stands for the cables of a leaf to all of them,
-// which is exact. A faulty cable makes its spine (or core) a kind of its own. ECMP needs every cable.
+// which is exact. Adaptive routing follows the queues: where a cable is slow or broken, the others of the bundle carry
+// more, and the bundle as much as its cables together. (Two leaves that lack different spines have fewer spines in
+// common than cables each; that is not looked at.) ECMP needs every cable.
 //
 // Al-Fares, Loukissas, Vahdat, A Scalable, Commodity Data Center Network Architecture, SIGCOMM 2008.
 #pragma once
@@ -71,6 +73,7 @@ class Clos {
   std::string name_of(std::int64_t link) const;
   // The links of this name, which has words and numbers as they are here; without a last word, both directions.
   std::vector<std::int64_t> named(const LinkName& name) const;
+  double part_named(const LinkName& name) const;  // of the cables of such a link
   // Forms of names, and how many of each number there are.
   std::vector<std::pair<std::string, std::vector<std::int64_t>>> forms() const;
 

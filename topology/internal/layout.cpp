@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <numeric>
+#include <string>
 #include <utility>
 
 #include "topology/internal/mixing.hpp"
@@ -50,7 +52,7 @@ Layout::Layout(const Cluster::Request& request)
     : fabric_(request.fabric), seed_(request.seed), switches_(Clos({}, {{}}, {})) {
   add_groups(request);
   place_devices(request);
-  build_fabric(request);
+  build_fabric();
   apply_faults(request);
   find_cut(request);
 }
@@ -154,7 +156,7 @@ void Layout::place_devices(const Cluster::Request& request) {
   }
 }
 
-void Layout::build_fabric(const Cluster::Request& request) {
+void Layout::build_fabric() {
   sim::BytesPerSecond fastest{};
   std::vector<Clos::Block> blocks;
   for (const NodeGroup& group : groups_) {
@@ -167,18 +169,7 @@ void Layout::build_fabric(const Cluster::Request& request) {
     switches_ = Dragonfly(fabric_, nics, fastest);
   } else {
     Clos clos(fabric_, std::move(blocks), fastest);
-    std::vector<std::int64_t> spines;
-    std::vector<Clos::Core> cores;
-    for (const Cluster::LinkFault& fault : request.link_faults) {
-      const LinkName name = parse_link_name(fault.link);
-      const bool faulty = fault.capacity != 1 && !clos.named(name).empty();
-      if (faulty && (name.form.starts_with("leaf # spine #") || name.form.starts_with("pod # spine #")) &&
-          !name.form.starts_with("pod # spine # core #"))
-        spines.push_back(name.numbers[1]);
-      if (faulty && name.form.starts_with("pod # spine # core #"))
-        cores.push_back({.spine = name.numbers[1], .core = name.numbers[2]});
-    }
-    clos.set_apart(std::move(spines), std::move(cores));
+    clos.set_apart({}, {});
     switches_ = std::move(clos);
   }
   sim::ensure(link_count() < std::int64_t{1} << 32U, "links can be numbered");
@@ -186,11 +177,26 @@ void Layout::build_fabric(const Cluster::Request& request) {
 
 void Layout::apply_faults(const Cluster::Request& request) {
   std::vector<std::int64_t> broken;
+  std::map<std::int64_t, std::map<std::string, double>> lost;  // of each bundle, by its cables
+  const auto lose = [&](std::int64_t link, const Cluster::LinkFault& fault, double part) {
+    LinkName cable = parse_link_name(fault.link);
+    std::string key;
+    for (const std::int64_t number : cable.numbers) key += std::to_string(number) + " ";
+    double& loss = lost[link].try_emplace(key, 0.0).first->second;
+    loss = std::max(loss, part * (1 - fault.capacity));
+  };
   for (const Cluster::LinkFault& fault : request.link_faults) {
     if (fault.capacity == 1) continue;
     const std::vector<std::int64_t> links = named(fault.link);
     sim::ensure(!links.empty(), "a faulty link exists");
+    const double part = part_named(fault.link);
     for (const std::int64_t link : links) {
+      if (part < 1) {  // one cable of a bundle
+        lose(link, fault, part);
+        if (fault.capacity == 0)
+          if (const auto back = opposite(link)) lose(*back, fault, part);
+        continue;
+      }
       health_.emplace_back(link, fault.capacity);
       if (fault.capacity > 0) continue;
       broken.push_back(link);
@@ -199,6 +205,12 @@ void Layout::apply_faults(const Cluster::Request& request) {
         broken.push_back(*back);
       }
     }
+  }
+  for (const auto& [link, cables] : lost) {
+    double left = 1;
+    for (const auto& [name, loss] : cables) left -= loss;
+    if (left < 1e-9) broken.push_back(link);
+    health_.emplace_back(link, left < 1e-9 ? 0.0 : left);
   }
   tidy(health_);
   std::sort(broken.begin(), broken.end());
@@ -253,6 +265,13 @@ void Layout::break_links(const std::vector<std::int64_t>& broken) {
     }
     if (group.mesh) group.mesh->set_broken(std::move(links));
   }
+}
+
+// The share of a link's cables that a name means: adaptive routing follows the queues, so a bundle carries what its
+// cables carry together, and one of them less is that much less.
+double Layout::part_named(std::string_view name) const {
+  const Clos* clos = std::get_if<Clos>(&switches_);
+  return clos == nullptr ? 1.0 : clos->part_named(parse_link_name(name));
 }
 
 void Layout::find_cut(const Cluster::Request& request) {

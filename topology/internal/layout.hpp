@@ -71,6 +71,7 @@ class Layout {
   double health(std::int64_t link) const;
   std::string name_of(std::int64_t link) const;
   std::vector<std::int64_t> named(std::string_view name) const;
+  double part_named(std::string_view name) const;
   std::string nearest(std::string_view name) const;
   bool can_bind(std::int64_t link) const;
   const std::optional<Cluster::Cut>& cut() const { return cut_; }
@@ -90,7 +91,7 @@ class Layout {
 
   void add_groups(const Cluster::Request& request);
   void place_devices(const Cluster::Request& request);
-  void build_fabric(const Cluster::Request& request);
+  void build_fabric();
   void apply_faults(const Cluster::Request& request);
   void break_links(const std::vector<std::int64_t>& broken);
   void find_cut(const Cluster::Request& request);
