@@ -341,6 +341,7 @@ class TrafficCompiler {
   std::vector<sim::BytesPerSecond> limits_;  // of each traffic in turn, where it shares none
   std::size_t next_limit_ = 0;
   std::vector<Binding> binding_;
+  std::vector<std::uint32_t> place_in_uses_;          // of each link, while pairs are collected
   std::vector<std::uint32_t> shared_id_;              // in the network
   std::map<topology::LinkId, std::uint32_t> scales_;  // where shares are not whole
 };
@@ -431,11 +432,25 @@ void TrafficCompiler::collect_tree() {
   if (placement().most_per_domain > 1) use_ports(4 * placement().rails);
 }
 
+// A million connections cross a few thousand links: their shares are summed link by link at once.
 void TrafficCompiler::collect_pairs() {
   const std::size_t count = placement().devices.size();
-  for (std::size_t i = 0; i < count; ++i)
-    for (std::size_t j = 0; j < count; ++j)
-      if (i != j) connect(placement().devices[i], placement().devices[j], 0, 0);
+  place_in_uses_.resize(user_.size(), none);
+  for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t j = 0; j < count; ++j) {
+      if (i == j) continue;
+      cluster_.route(placement().devices[i], placement().devices[j], 0, route_);
+      for (const topology::RouteLink& on : route_.links) {
+        std::uint32_t& place = place_in_uses_[sim::index_of(on.link)];
+        if (place == none || uses_[place].denominator != on.denominator) {
+          place = static_cast<std::uint32_t>(uses_.size());
+          uses_.push_back({.link = on.link, .numerator = 0, .denominator = on.denominator, .hop = 0});
+        }
+        uses_[place].numerator += on.numerator;
+      }
+    }
+  }
+  for (const LinkUse& use : uses_) place_in_uses_[sim::index_of(use.link)] = none;
 }
 
 // From every member to its neighbours among the members; on an axis that the group fills, also around.
@@ -535,7 +550,7 @@ void TrafficCompiler::note_use(sim::CommunicatorId id, const LinkUse& use, sim::
     user = several;
     shares_[own] = true;
   }
-  ++crossings_[link];
+  crossings_[link] += use.numerator;
   plan_.link_bytes[link] +=
       use.numerator == use.denominator ? bytes : sim::scaled(bytes, use.numerator, use.denominator);
   if (use.denominator == 1) return;
