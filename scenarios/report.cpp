@@ -184,9 +184,12 @@ std::string links_to_csv(std::span<const LinkRow> rows) {
 std::string to_summary(const Scenario& scenario, const Result& result) {
   const strategies::Parallelism& p = result.parallelism;
   std::string text = printable(result.scenario) + "\n";
-  text += "  " + std::to_string(result.devices) + " x " + printable(scenario.accelerator.name) + " on " +
-          std::to_string(scenario.nodes) + " x " + printable(scenario.node.name) + ", " +
-          printable(scenario.fabric.name) + "\n";
+  text += "  " + std::to_string(result.devices) +
+          (scenario.other_nodes.empty() ? " x " + printable(scenario.accelerator.name) : " devices") + " on " +
+          std::to_string(scenario.nodes) + " x " + printable(scenario.node.name);
+  for (const topology::Cluster::Group& group : scenario.other_nodes)
+    text += " and " + std::to_string(group.nodes) + " x " + printable(group.node.name);
+  text += ", " + printable(scenario.fabric.name) + "\n";
   text += "  " + printable(scenario.model.name) + ", " +
           format_count(static_cast<double>(workloads::parameters(scenario.model))) + " parameters, " +
           std::to_string(scenario.training.global_batch) + " x " + std::to_string(scenario.training.sequence) +

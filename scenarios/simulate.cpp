@@ -155,7 +155,20 @@ double hardware_flops(const sim::Plan& plan) {
   return total;
 }
 
-void fill_rates(Result& result, const Scenario& scenario, double executed_flops) {
+// Peak of the average device in the precision of the training.
+double mean_peak(const Scenario& scenario, const topology::Cluster& cluster) {
+  const auto precision = static_cast<std::size_t>(scenario.training.precision);
+  const auto peak_of = [&](std::size_t type) {
+    return static_cast<double>(scenario.accelerators[type].peak.at(precision).count);
+  };
+  if (cluster.node_types() == 1) return peak_of(0);
+  double sum = 0;
+  for (std::int64_t i = 0; i < cluster.devices(); ++i)
+    sum += peak_of(cluster.node_type_of(topology::DeviceId{static_cast<std::uint32_t>(i)}));
+  return sum / static_cast<double>(cluster.devices());
+}
+
+void fill_rates(Result& result, const Scenario& scenario, double peak, double executed_flops) {
   const workloads::Training& training = scenario.training;
   const auto samples = static_cast<double>(training.global_batch);
   const auto tokens = samples * static_cast<double>(training.sequence);
@@ -167,8 +180,6 @@ void fill_rates(Result& result, const Scenario& scenario, double executed_flops)
   const double model = workloads::training_flops_per_token(scenario.model, training.sequence, true) * per_device;
   const double full = workloads::training_flops_per_token(scenario.model, training.sequence, false) * per_device;
   const double executed = executed_flops / devices / result.step_time_s;
-  const auto peak =
-      static_cast<double>(scenario.accelerator.peak.at(static_cast<std::size_t>(training.precision)).count);
   result.model_tflops_per_device = model * 1e-12;
   result.hardware_tflops_per_device = executed * 1e-12;
   result.mfu = model / peak;
@@ -265,7 +276,7 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   result.micro_batch = step.micro_batch;
   result.micro_batches = step.micro_batches;
   result.device_busy = 1 - outcome.time.idle.mean_seconds(ranks) / result.step_time_s;
-  fill_rates(result, scenario, hardware_flops(step.plan));
+  fill_rates(result, scenario, mean_peak(scenario, cluster), hardware_flops(step.plan));
   result.memory = memory_of(step.plan, step.communicator_groups, smallest_memory(scenario.accelerators));
   result.communication = communication_of(step.plan, outcome);
   result.links = links_of(step.plan, cluster, result.step_time_s);
