@@ -208,7 +208,8 @@ class Executor {
   std::vector<std::vector<Interference>> interferences_;  // per rank
   std::vector<Kernels> kernels_;                          // per rank; empty where nothing interferes
   std::vector<std::uint32_t> runnable_;
-  std::vector<std::uint8_t> recorded_;  // 1 + index into memory_now_, 0 for ranks without records
+  std::vector<std::uint32_t> undecided_;  // whose kernels have a new end, so far as is known
+  std::vector<std::uint8_t> recorded_;    // 1 + index into memory_now_, 0 for ranks without records
   std::vector<std::array<Bytes, memory_purposes>> memory_now_;
   bool interferes_ = false;
 
@@ -471,7 +472,7 @@ void Executor::look_at_kernels(std::uint32_t rank) {
   if (certain) return end_kernels(rank, end);
   if (kernels.end_event == end) return;
   kernels.end_event = end;
-  queue_.push({.when = end, .index = rank, .kind = Event::Kind::kernels_end});
+  undecided_.push_back(rank);
 }
 
 void Executor::end_kernels(std::uint32_t rank, std::int64_t slowed) {
@@ -948,6 +949,11 @@ void Executor::drain() {
     ranks_[rank].queued = false;
     advance(rank);
   }
+  // Most kernels that something might slow were settled meanwhile, by the last member of a communication.
+  for (const std::uint32_t rank : undecided_)
+    if (kernels_[rank].open)
+      queue_.push({.when = kernels_[rank].end_event, .index = rank, .kind = Event::Kind::kernels_end});
+  undecided_.clear();
 }
 
 // Records were written for whoever stands for the ranks asked for: gives each of these its own.

@@ -250,7 +250,8 @@ struct Plan {
   Network network;
   std::vector<Bytes> link_bytes;  // what each link of the cluster carries in a step, in the cluster's numbering
   std::vector<std::string> algorithms;
-  // One row per cost class, one column per call. Classes only fill the calls of their own slots.
+  // One row per cost class, one column per call. Classes only fill the calls of their own slots; the send and the
+  // receive of a pair cost the same.
   Table<CostClassId, std::vector<CommunicationCost>> costs;
 
   std::size_t event_count() const { return std::size_t{absolute_events} + relative_events; }

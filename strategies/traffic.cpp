@@ -261,6 +261,8 @@ class TrafficCompiler {
     if (tuning.tree_inter) outside_efficiency_ = best_efficiency(*tuning.tree_inter, outside_efficiency_);
     for (const topology::Protocol& regime : tuning.nvls)
       inside_efficiency_ = std::max(inside_efficiency_, regime.efficiency);
+    for (const topology::Protocol& regime : tuning.nvls_tree)
+      outside_efficiency_ = std::max(outside_efficiency_, regime.efficiency);
   }
 
   void compile() {
@@ -504,8 +506,7 @@ void TrafficCompiler::collect(const sim::Communicator& communicator, TrafficPatt
       return connect(placement().devices[0], placement().devices[communicator.member_count - 1], 0, 0);
     case TrafficPattern::ports:
       use_ports(1);
-      if (placement().domains.size() > 1) collect_ring();
-      return;
+      return collect_rails();
     case TrafficPattern::torus:
       return collect_torus();
     case TrafficPattern::rails:
