@@ -243,66 +243,27 @@ class Painter {
     for (const auto& [leaf, box] : leaves) pods[clos.tiers() > 2 ? clos.pod_of(leaf) : 0].push_back(leaf);
     const auto pod_count = static_cast<double>(pods.size());
     x = middle - width / 2 + width / pod_count / 2;
-    std::vector<std::pair<std::int64_t, std::vector<std::size_t>>> spines;  // of each pod, by kind
+    std::vector<std::pair<std::int64_t, std::size_t>> spines;  // of each pod, one box
     for (const auto& [pod, leaves_of_pod] : pods) {
-      spines.emplace_back(pod, paint_spines(clos, pod, x, width / pod_count));
+      const std::string label =
+          counted(clos.spines(), "spine") + (clos.tiers() > 2 ? " of pod " + std::to_string(pod) : "");
+      spines.emplace_back(pod,
+                          add(Shape::box, x, 5.9, std::max(0.9, 0.1 * static_cast<double>(label.size())), 0.4, label));
       for (const std::int64_t leaf : leaves_of_pod)
-        for (std::size_t kind = 0; kind < spines.back().second.size(); ++kind)
-          if (spines.back().second[kind] != 0)
-            add_line(leaves.at(leaf), spines.back().second[kind],
-                     layout_.first_fabric_link() + clos.leaf_link(leaf, drawn_kinds_[kind], true), spine_widths_[kind]);
+        add_line(leaves.at(leaf), spines.back().second, layout_.first_fabric_link() + clos.leaf_link(leaf, 0, true),
+                 clos.spines());
       x += width / pod_count;
     }
     if (clos.tiers() > 2) paint_cores(clos, middle, width, spines);
   }
 
-  // A box for all spines that are alike, and one for each that has a faulty cable; with ECMP for all of them.
-  std::vector<std::size_t> paint_spines(const Clos& clos, std::int64_t pod, double middle, double width) {
-    const bool ecmp = layout_.fabric().routing == FabricType::Routing::ecmp;
-    drawn_kinds_.clear();
-    spine_widths_.clear();
-    std::vector<std::string> labels;
-    const std::string of_pod = clos.tiers() > 2 ? " of pod " + std::to_string(pod) : "";
-    const std::vector<std::int64_t>& apart = clos.apart_spines();
-    if (ecmp || apart.size() > 5) {
-      labels.push_back(counted(clos.spines(), "spine") + of_pod);
-      drawn_kinds_.push_back(0);
-      spine_widths_.push_back(clos.spines());
-    } else {
-      const auto alike = clos.spines() - static_cast<std::int64_t>(apart.size());
-      if (alike > 0) {
-        labels.push_back(counted(alike, "spine") + of_pod);
-        drawn_kinds_.push_back(0);
-        spine_widths_.push_back(alike);
-      }
-      for (const std::int64_t spine : apart) {
-        labels.push_back("spine " + std::to_string(spine) + of_pod);
-        drawn_kinds_.push_back(clos.spine_kind_of(spine));
-        spine_widths_.push_back(1);
-      }
-    }
-    std::vector<std::size_t> boxes;
-    const double spacing = std::min(2.4, width / static_cast<double>(labels.size()));
-    double x = middle - spacing * (static_cast<double>(labels.size()) - 1) / 2;
-    for (const std::string& label : labels) {
-      boxes.push_back(add(Shape::box, x, 5.9, std::max(0.9, 0.1 * static_cast<double>(label.size())), 0.4, label));
-      x += spacing;
-    }
-    return boxes;
-  }
-
   void paint_cores(const Clos& clos, double middle, double width,
-                   const std::vector<std::pair<std::int64_t, std::vector<std::size_t>>>& pods) {
+                   const std::vector<std::pair<std::int64_t, std::size_t>>& pods) {
     const std::int64_t cores = clos.spines() * clos.cores();
     const std::size_t box = add(Shape::box, middle, 7.4, 2.2, 0.4, counted(cores, "core") + " or ports of cores");
     diagram_.boxes[box].label = counted(cores, "core port") + " for each pod";
-    for (const auto& [pod, spines] : pods) {
-      for (std::size_t kind = 0; kind < spines.size(); ++kind) {
-        const std::int64_t core_kind = clos.first_core_kind(drawn_kinds_[kind]);
-        add_line(spines[kind], box, layout_.first_fabric_link() + clos.core_link(pod, core_kind, true),
-                 spine_widths_[kind] * clos.cores());
-      }
-    }
+    for (const auto& [pod, spines] : pods)
+      add_line(spines, box, layout_.first_fabric_link() + clos.core_link(pod, 0, true), clos.spines() * clos.cores());
     const auto left_out = clos.pods() - static_cast<std::int64_t>(pods.size());
     if (left_out > 0) add_text(middle + width / 2 + 0.7, 5.9, "+ " + counted(left_out, "more pod"));
   }
@@ -470,8 +431,6 @@ class Painter {
   double right_ = 0;
   double top_ = 0;
   std::map<std::int64_t, std::size_t> nics_;  // that are drawn
-  std::vector<std::int64_t> drawn_kinds_;     // of spines
-  std::vector<std::int64_t> spine_widths_;
 };
 
 }  // namespace

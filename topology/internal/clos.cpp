@@ -61,40 +61,19 @@ Clos::Clos(const FabricType& fabric, std::vector<Block> blocks, sim::BytesPerSec
       sim::scaled(sim::BytesPerSecond{sim::checked_multiply(cable.count, half_)}, 1 / fabric.oversubscription);
   above_pod_ = sim::scaled(sim::BytesPerSecond{sim::checked_multiply(above_leaf_.count, half_)},
                            1 / fabric.core_oversubscription);
-  set_apart({}, {});
+  number_kinds();
 }
 
-void Clos::set_apart(std::vector<std::int64_t> spines, std::vector<Core> cores) {
-  for (const Core& core : cores) spines.push_back(core.spine);
-  if (ecmp_) {
-    spines.resize(static_cast<std::size_t>(spines_));
-    for (std::size_t i = 0; i < spines.size(); ++i) spines[i] = static_cast<std::int64_t>(i);
-  }
-  std::sort(spines.begin(), spines.end());
-  spines.erase(std::unique(spines.begin(), spines.end()), spines.end());
-  std::sort(cores.begin(), cores.end());
-  cores.erase(std::unique(cores.begin(), cores.end()), cores.end());
-  apart_ = std::move(spines);
-  // The kind of all others comes first; with ECMP there are no others.
-  spine_count_.clear();
-  if (!ecmp_) spine_count_.push_back(spines_ - static_cast<std::int64_t>(apart_.size()));
-  spine_count_.insert(spine_count_.end(), apart_.size(), 1);
+// With ECMP every spine is a kind of its own, and every core above it.
+void Clos::number_kinds() {
+  spine_count_.assign(ecmp_ ? static_cast<std::size_t>(spines_) : 1, ecmp_ ? 1 : spines_);
   core_kind_.clear();
   first_core_kind_.clear();
   for (std::int64_t kind = 0; kind < spine_kinds(); ++kind) {
     first_core_kind_.push_back(core_kinds());
-    if (ecmp_) {
-      for (std::int64_t core = 0; core < cores_; ++core)
-        core_kind_.push_back({.spine_kind = kind, .cores = 1, .core = core});
-      continue;
-    }
-    core_kind_.push_back({.spine_kind = kind, .cores = cores_, .core = -1});
-    const std::size_t others = core_kind_.size() - 1;
-    for (const Core& core : cores) {
-      if (!apart(kind) || core.spine != spine_of(kind)) continue;
-      --core_kind_[others].cores;
-      core_kind_.push_back({.spine_kind = kind, .cores = 1, .core = core.core});
-    }
+    if (!ecmp_) core_kind_.push_back({.spine_kind = kind, .cores = cores_, .core = -1});
+    for (std::int64_t core = 0; ecmp_ && core < cores_; ++core)
+      core_kind_.push_back({.spine_kind = kind, .cores = 1, .core = core});
   }
   first_core_kind_.push_back(core_kinds());
 }
@@ -116,17 +95,7 @@ bool Clos::alive(std::int64_t link) const {
   return broken_.empty() || !std::binary_search(broken_.begin(), broken_.end(), link & ~std::int64_t{1});
 }
 
-bool Clos::apart(std::int64_t spine_kind) const { return ecmp_ || spine_kind > 0; }
-
-std::int64_t Clos::spine_of(std::int64_t spine_kind) const {
-  return apart_[static_cast<std::size_t>(ecmp_ ? spine_kind : spine_kind - 1)];
-}
-
-std::int64_t Clos::spine_kind_of(std::int64_t spine) const {
-  const auto found = std::lower_bound(apart_.begin(), apart_.end(), spine);
-  if (found == apart_.end() || *found != spine) return 0;
-  return found - apart_.begin() + (ecmp_ ? 0 : 1);
-}
+std::int64_t Clos::spine_kind_of(std::int64_t spine) const { return ecmp_ ? spine : 0; }
 
 std::int64_t Clos::core_kind_of(const Core& core) const {
   const auto spine_kind = static_cast<std::size_t>(spine_kind_of(core.spine));
@@ -195,9 +164,7 @@ sim::BytesPerSecond Clos::capacity(std::int64_t link) const {
 
 std::string Clos::name_of(std::int64_t link) const {
   const std::string direction = link % 2 == 0 ? " up" : " down";
-  const auto spine = [&](std::int64_t kind) {
-    return apart(kind) ? " spine " + std::to_string(spine_of(kind)) : std::string{};
-  };
+  const auto spine = [&](std::int64_t kind) { return ecmp_ ? " spine " + std::to_string(kind) : std::string{}; };
   if (!is_core_link(link))
     return "leaf " + std::to_string(link / 2 / spine_kinds()) + spine(link / 2 % spine_kinds()) + direction;
   const std::int64_t index = (link - leaf_links()) / 2;

@@ -39,8 +39,6 @@ class Clos {
   // `cable` is the capacity of a NIC's cable, and of those between switches.
   Clos(const FabricType& fabric, std::vector<Block> blocks, sim::BytesPerSecond cable);
 
-  // Spines and cores that are not like the others; to be called before links are counted.
-  void set_apart(std::vector<std::int64_t> spines, std::vector<Core> cores);
   // Links that are down, each with its opposite; sorted.
   void set_broken(std::vector<std::int64_t> broken);
 
@@ -63,7 +61,6 @@ class Clos {
     return leaf_links() + 2 * (pod * core_kinds() + kind) + (up ? 0 : 1);
   }
   std::int64_t spine_kind_of(std::int64_t spine) const;
-  const std::vector<std::int64_t>& apart_spines() const { return apart_; }  // that are a kind of their own
   std::int64_t first_core_kind(std::int64_t spine_kind) const {
     return first_core_kind_[static_cast<std::size_t>(spine_kind)];
   }
@@ -108,8 +105,7 @@ class Clos {
     return spine_count_[static_cast<std::size_t>(kind.spine_kind)] * kind.cores;
   }
   bool alive(std::int64_t link) const;
-  bool apart(std::int64_t spine_kind) const;
-  std::int64_t spine_of(std::int64_t spine_kind) const;
+  void number_kinds();
   void route_over_spines(std::int64_t from, std::int64_t to, std::uint64_t hash, std::uint32_t base,
                          Route& route) const;
   void route_over_cores(std::int64_t from, std::int64_t to, std::uint64_t hash, std::uint32_t base, Route& route) const;
@@ -131,7 +127,6 @@ class Clos {
   sim::BytesPerSecond above_leaf_{};
   sim::BytesPerSecond above_pod_{};
   std::vector<std::int64_t> spine_count_;      // per kind
-  std::vector<std::int64_t> apart_;            // spines that are a kind of their own, sorted
   std::vector<CoreKind> core_kind_;            // by spine kind
   std::vector<std::int64_t> first_core_kind_;  // of each spine kind, and the end
   std::vector<std::int64_t> broken_;           // upward links of broken cables

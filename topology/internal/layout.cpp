@@ -168,9 +168,7 @@ void Layout::build_fabric() {
   if (fabric_.kind == FabricType::Kind::dragonfly) {
     switches_ = Dragonfly(fabric_, nics, fastest);
   } else {
-    Clos clos(fabric_, std::move(blocks), fastest);
-    clos.set_apart({}, {});
-    switches_ = std::move(clos);
+    switches_ = Clos(fabric_, std::move(blocks), fastest);
   }
   sim::ensure(link_count() < std::int64_t{1} << 32U, "links can be numbered");
 }
