@@ -40,6 +40,7 @@ std::vector<Durations> join_kernels(sim::Plan& plan, const std::vector<const sim
       auto* compute = std::get_if<sim::Compute>(&blocks[block].ops[i].work);
       if (compute == nullptr) continue;
       std::vector<sim::KernelId> key;
+      key.reserve(on_types.size());
       for (const sim::Plan* on : on_types) key.push_back(std::get<sim::Compute>(on->blocks[block].ops[i].work).kernel);
       const auto [entry, fresh] = known.try_emplace(key, sim::KernelId{static_cast<std::uint32_t>(kernels.size())});
       if (fresh) {
