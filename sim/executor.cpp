@@ -18,7 +18,10 @@ constexpr std::int64_t unknown = std::numeric_limits<std::int64_t>::min();
 constexpr std::uint32_t no_call = 0xffffffff;
 constexpr std::uint32_t no_turn = 0xffffffff;
 constexpr std::uint16_t no_event = 0xffff;
+// However many communications there are at once: an estimate, nobody gives them more of a device.
 constexpr std::int64_t most_interference = whole_speed / 2;
+// Rings stepped chunk by chunk, with random contention of single hops, came out within 10 % of this many phases; more
+// cost events and gain nothing.
 constexpr std::int64_t most_phases = 64;
 
 // When something on a stream is done, and what a wait for it was about. Times in picoseconds.
