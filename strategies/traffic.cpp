@@ -44,7 +44,7 @@ double best_efficiency(const topology::Protocols& protocols, double so_far) {
 
 // The bytes of a message that takes next to no time of the links are not worth sharing them fairly: the grid of events
 // would be finer than anything measured, and the tree of a norm over all ranks would tell like ranks apart. Where that
-// begins is an estimate: an error of a sixteenth at most.
+// begins is an estimate; beside other traffic the error can be larger than a sixteenth.
 bool is_latency_bound(const sim::CommunicationCost& cost) {
   constexpr int negligible = 16;
   return (cost.duration - cost.latency) * negligible <= cost.latency;
