@@ -8,6 +8,7 @@
 #include "scenarios/internal/text.hpp"
 #include "scenarios/quantity.hpp"
 #include "scenarios/simulate.hpp"
+#include "workloads/architecture.hpp"
 
 namespace trainyard::scenarios {
 namespace {
@@ -37,6 +38,14 @@ Json memory_json(const MemorySummary& memory) {
   json["overhead"] = memory.overhead;
   json["fits"] = memory.fits;
   json["peak_rank"] = memory.peak_rank;
+  if (memory.fits) return json;
+  Json largest = Json::array();
+  for (const MemoryPart& part : memory.largest) largest.push_back({{"what", part.what}, {"bytes", part.bytes}});
+  Json changes = Json::array();
+  for (const MemoryChange& change : memory.changes)
+    changes.push_back({{"set", change.settings}, {"peak_bytes", change.peak}, {"fits", change.fits}});
+  json["largest"] = largest;
+  json["changes"] = changes;
   return json;
 }
 
@@ -69,6 +78,7 @@ std::string to_json(const Result& result) {
                     {"expert", result.parallelism.expert}}},
                   {"micro_batch", result.micro_batch},
                   {"micro_batches", result.micro_batches},
+                  {"recompute", result.recompute},
                   {"step_time_s", result.step_time_s},
                   {"samples_per_s", result.samples_per_s},
                   {"tokens_per_s", result.tokens_per_s},
@@ -125,6 +135,30 @@ std::string breakdown_text(const Result& result) {
   return text;
 }
 
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
+  return text;
+}
+
+// What holds the memory, and what to change.
+std::string memory_advice(const MemorySummary& memory) {
+  std::string text;
+  std::size_t width = 22;
+  for (const MemoryPart& part : memory.largest) width = std::max(width, part.what.size());
+  for (const MemoryChange& change : memory.changes) width = std::max(width, joined(change.settings).size());
+  const auto line = [&](const std::string& what, std::int64_t bytes) {
+    text += "  " + padded_right(what, width) + padded_left(gibibytes(bytes), 11) + "\n";
+  };
+  if (!memory.largest.empty()) text += "\nWhat takes most of it\n";
+  for (const MemoryPart& part : memory.largest) line(part.what, part.bytes);
+  if (memory.changes.empty()) return text;
+  text += memory.changes.front().fits ? "\nIt would fit with one of these (--set)\n"
+                                      : "\nNothing that was tried makes it fit; this comes closest (--set)\n";
+  for (const MemoryChange& change : memory.changes) line(joined(change.settings), change.peak);
+  return text;
+}
+
 std::string memory_text(const Result& result) {
   const MemorySummary& memory = result.memory;
   std::string text = "\nMemory of the fullest device (rank " + std::to_string(memory.peak_rank) + ")\n";
@@ -136,7 +170,7 @@ std::string memory_text(const Result& result) {
   line("overhead", memory.overhead);
   text += "  " + padded_right("in all", 22) + padded_left(gibibytes(memory.peak), 11) + " of " +
           gibibytes(memory.capacity) + (memory.fits ? ": fits" : ": DOES NOT FIT") + "\n";
-  return text;
+  return text + (memory.fits ? "" : memory_advice(memory));
 }
 
 std::string communication_text(const Result& result) {
@@ -181,6 +215,23 @@ std::string links_to_csv(std::span<const LinkRow> rows) {
   return text;
 }
 
+std::string memory_to_csv(std::span<const MemoryRow> rows) {
+  std::string text = "time_s";
+  for (std::size_t i = 0; i < sim::memory_purposes; ++i)
+    text += "," + std::string{to_string(static_cast<sim::MemoryPurpose>(i))};
+  text += ",allocated\n";
+  for (const MemoryRow& row : rows) {
+    text += fixed(row.time_s, 9);
+    std::int64_t sum = 0;
+    for (const std::int64_t bytes : row.allocated) {
+      text += "," + std::to_string(bytes);
+      sum += bytes;
+    }
+    text += "," + std::to_string(sum) + "\n";
+  }
+  return text;
+}
+
 std::string to_summary(const Scenario& scenario, const Result& result) {
   const strategies::Parallelism& p = result.parallelism;
   std::string text = printable(result.scenario) + "\n";
@@ -192,14 +243,18 @@ std::string to_summary(const Scenario& scenario, const Result& result) {
   text += ", " + printable(scenario.fabric.name) + "\n";
   text += "  " + printable(scenario.model.name) + ", " +
           format_count(static_cast<double>(workloads::parameters(scenario.model))) + " parameters, " +
-          std::to_string(scenario.training.global_batch) + " x " + std::to_string(scenario.training.sequence) +
-          " tokens a step, " + std::string(workloads::to_string(scenario.training.precision)) + "\n";
+          std::to_string(scenario.training.global_batch) +
+          (scenario.model.has_tokens() ? " x " + std::to_string(scenario.training.sequence) + " tokens" : " samples") +
+          " a step, " + std::string(workloads::to_string(scenario.training.precision)) + "\n";
   text += "  " + scenario.framework + ": data " + std::to_string(p.data) + ", tensor " + std::to_string(p.tensor) +
           ", pipeline " + std::to_string(p.pipeline) + "; " + std::to_string(result.micro_batches) +
-          " micro-batches of " + std::to_string(result.micro_batch) + "\n\n";
+          " micro-batches of " + std::to_string(result.micro_batch) + ", recompute " + result.recompute +
+          (scenario.training.automatic_recompute ? " (the least that fits)" : "") + "\n\n";
   text += "  step time      " + format_seconds(result.step_time_s) + "\n";
-  text += "  throughput     " + format_count(result.tokens_per_s) + " tokens/s, " +
-          format_count(result.tokens_per_s_per_device) + " per device\n";
+  const bool tokens = scenario.model.has_tokens();
+  const double rate = tokens ? result.tokens_per_s : result.samples_per_s;
+  text += "  throughput     " + format_count(rate) + (tokens ? " tokens/s, " : " samples/s, ") +
+          format_count(rate / static_cast<double>(result.devices)) + " per device\n";
   text += "  utilisation    MFU " + percent(result.mfu) + " (" + fixed(result.model_tflops_per_device, 0) +
           " TFLOP/s per device; " + percent(result.mfu_full_attention) + " counting attention in full), HFU " +
           percent(result.hfu) + ", device busy " + percent(result.device_busy) + "\n";

@@ -11,6 +11,8 @@
 #include "scenarios/internal/document.hpp"
 #include "scenarios/internal/entries.hpp"
 #include "scenarios/internal/reader.hpp"
+#include "scenarios/internal/training_entries.hpp"
+#include "workloads/architecture.hpp"
 
 namespace trainyard::scenarios {
 namespace {
@@ -43,64 +45,6 @@ Parts read_top(Reader& reader, const Value& root, Scenario& scenario) {
   const std::array<Later, 5> later{{{"workload", "inference"}, {"inference"}, {"reliability"}, {"cost"}, {"run"}}};
   reader.read(root, "", {.keys = keys, .sections = sections, .later = later});
   return parts;
-}
-
-void check_finetune(Reader& reader, const Value* finetune) {
-  if (finetune == nullptr || (finetune->is_scalar() && finetune->scalar == "full")) return;
-  const bool lora = finetune->is_scalar() ? finetune->scalar == "lora" || finetune->scalar == "qlora"
-                                          : finetune->find("lora") != nullptr || finetune->find("qlora") != nullptr;
-  reader.report_at("training.finetune", lora ? "low-rank adapters are not supported yet; choose 'full'"
-                                             : "expected 'full', got " + describe(*finetune));
-}
-
-// The words of `training`; each list is in the order of its enumeration.
-struct TrainingChoices {
-  sim::Choice precision{.value = "bf16",
-                        .choices = {workloads::precision_names.begin(), workloads::precision_names.end()}};
-  sim::Choice optimizer{.value = "adamw",
-                        .choices = {workloads::optimizer_names.begin(), workloads::optimizer_names.end()}};
-  sim::Choice recompute{.value = "none",
-                        .choices = {workloads::recompute_names.begin(), workloads::recompute_names.end()}};
-  sim::Choice attention{.value = "flash", .choices = {"flash", "unfused"}};
-  sim::Choice gradient_precision{.value = "", .choices = {"fp32", "fp16", "bf16"}};
-};
-
-std::size_t index_of(const sim::Choice& choice) {
-  return static_cast<std::size_t>(std::find(choice.choices.begin(), choice.choices.end(), choice.value) -
-                                  choice.choices.begin());
-}
-
-void read_training(Reader& reader, const Value& value, workloads::Training& training) {
-  TrainingChoices choices;
-  const Value* finetune = nullptr;
-  const std::vector<sim::Key> keys{
-      {.name = "global_batch", .target = &training.global_batch, .help = "", .required = true, .least = 1, .most = 1e9},
-      {.name = "micro_batch", .target = &training.micro_batch, .help = "", .least = 1, .most = 1e9},
-      {.name = "sequence", .target = &training.sequence, .help = "", .required = true, .least = 1, .most = 1e9},
-      {.name = "precision", .target = &choices.precision, .help = ""},
-      {.name = "optimizer", .target = &choices.optimizer, .help = ""},
-      {.name = "recompute", .target = &choices.recompute, .help = ""},
-      {.name = "attention", .target = &choices.attention, .help = ""},
-      {.name = "gradient_precision", .target = &choices.gradient_precision, .help = ""},
-      {.name = "compile", .target = &training.compile, .help = ""},
-  };
-  const std::array<Section, 1> sections{{{"finetune", &finetune}}};
-  const std::array<Later, 6> later{{{"optimizer", "adafactor"},
-                                    {"optimizer", "adam8bit"},
-                                    {"optimizer", "lamb"},
-                                    {"recompute", "auto"},
-                                    {"micro_batch", "auto", "give a number, or leave the key out"},
-                                    {"fp8_recipe", "", "leave the key out"}}};
-  reader.read(value, "training", {.keys = keys, .sections = sections, .later = later});
-  check_finetune(reader, finetune);
-  training.precision = static_cast<workloads::Precision>(index_of(choices.precision));
-  training.optimizer = static_cast<workloads::Optimizer>(index_of(choices.optimizer));
-  training.recompute = static_cast<workloads::Recompute>(index_of(choices.recompute));
-  training.attention = static_cast<workloads::AttentionKernel>(index_of(choices.attention));
-  const auto& names = workloads::precision_names;
-  const auto* gradient = std::find(names.begin(), names.end(), choices.gradient_precision.value);
-  if (gradient != names.end())
-    training.gradient_precision = static_cast<workloads::Precision>(gradient - names.begin());
 }
 
 const StrategyEntry* find_framework(Reader& reader, const Value& name, std::span<const StrategyEntry> frameworks) {
@@ -146,14 +90,15 @@ void check_size(Reader& reader, const Scenario& scenario) {
   constexpr double most_flops = 1e17;
   const workloads::Model& model = scenario.model;
   const workloads::Training& training = scenario.training;
-  const auto sequence = static_cast<double>(training.sequence);
   const double batch = training.micro_batch
                            ? static_cast<double>(*training.micro_batch)
                            : static_cast<double>(training.global_batch) / static_cast<double>(scenario.devices);
-  const double widest = std::max(static_cast<double>(workloads::layer_parameters(model)),
-                                 static_cast<double>(model.vocab) * static_cast<double>(model.hidden));
-  const double attention = 2 * static_cast<double>(model.query_width()) * sequence;
-  if (6 * batch * sequence * (widest + attention) > most_flops)
+  const workloads::Architecture architecture = workloads::describe(model, training.sequence);
+  double widest = std::max(workloads::forward_flops(architecture.embedding, false),
+                           workloads::forward_flops(architecture.head, false));
+  for (const workloads::Block& block : architecture.kinds)
+    widest = std::max(widest, workloads::forward_flops(block, false));
+  if (3 * batch * widest > most_flops)
     reader.report_at("training.sequence",
                      "a micro batch takes more than 10^17 FLOP in one layer; give a smaller "
                      "sequence or micro batch");
@@ -162,14 +107,32 @@ void check_size(Reader& reader, const Scenario& scenario) {
 void check_positions(Reader& reader, Scenario& scenario) {
   workloads::Model& model = scenario.model;
   const std::int64_t sequence = scenario.training.sequence;
+  if (!model.has_tokens()) {
+    if (sequence > 0) reader.report_at("training.sequence", model.name + " has no tokens; leave the key out");
+    if (!scenario.training.documents.empty())
+      reader.report_at("training.documents", model.name + " has no tokens; leave the key out");
+    return;
+  }
+  if (sequence == 0) return reader.report_at("training", "missing key 'training.sequence'");
   if (model.positions == 0) model.positions = sequence;
-  if (model.positions >= sequence) return;
+  if (model.positions >= sequence || model.position_embedding == workloads::Model::PositionEmbedding::relative) return;
   const std::string tokens = std::to_string(sequence) + " tokens are more than the ";
   const std::string positions = std::to_string(model.positions);
   if (model.position_embedding == workloads::Model::PositionEmbedding::learned)
     reader.report_at("training.sequence", tokens + positions + " learned positions of " + model.name);
   else
     scenario.warnings.push_back("training.sequence: " + tokens + positions + " of the context of " + model.name);
+}
+
+// Keys that say something of what the model does not have.
+void check_model_parts(Reader& reader, const Scenario& scenario) {
+  const workloads::Training& training = scenario.training;
+  if (!scenario.model.experts)
+    for (const char* key : {"training.capacity_factor", "training.expert_imbalance", "training.expert_dirichlet"})
+      if (reader.given(key)) reader.report_at(key, scenario.model.name + " has no experts");
+  if (training.adapters && !scenario.model.transformer())
+    reader.report_at("training.finetune",
+                     "adapters go beside the linear layers of a transformer; " + scenario.model.name + " is none");
 }
 
 // What the framework says of the whole; only asked when everything else is right.
@@ -188,13 +151,12 @@ void check_job(Reader& reader, Scenario& scenario) {
   }
 }
 
-void check_relations(Reader& reader, Scenario& scenario, const ModelReading& model) {
+void check_relations(Reader& reader, Scenario& scenario) {
   check_precision(reader, scenario);
   check_positions(reader, scenario);
+  check_model_parts(reader, scenario);
+  if (reader.mistakes() > 0) return;
   check_size(reader, scenario);
-  if (model.sliding_window && *model.sliding_window < scenario.training.sequence)
-    scenario.warnings.push_back("model: the sliding window of " + std::to_string(*model.sliding_window) +
-                                " tokens is ignored: attention spans the whole sequence");
   if (reader.mistakes() == 0) check_job(reader, scenario);
 }
 
@@ -213,7 +175,7 @@ Scenario read_scenario(const Value& root, const Catalog& catalog, std::span<cons
   if (parts.strategy != nullptr) read_strategy(reader, *parts.strategy, frameworks, scenario);
   scenario.model = model.model;
   for (const std::string& warning : model.warnings) scenario.warnings.push_back("model: " + warning);
-  if (reader.mistakes() == 0) check_relations(reader, scenario, model);
+  if (reader.mistakes() == 0) check_relations(reader, scenario);
   reader.throw_mistakes();
   return scenario;
 }

@@ -5,6 +5,7 @@
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/document.hpp"
+#include "scenarios/internal/model_figures.hpp"
 #include "scenarios/internal/text.hpp"
 #include "scenarios/quantity.hpp"
 #include "strategies/strategy.hpp"
@@ -54,16 +55,9 @@ std::string source_of(const Value* sources, std::string key) {
   return "";
 }
 
-std::string model_figures(const workloads::Model& model) {
-  if (model.layers == 0) return "";
-  std::string text = "\nparameters      " + std::to_string(workloads::parameters(model)) + " (" +
-                     format_count(static_cast<double>(workloads::parameters(model))) + "), of a layer " +
-                     std::to_string(workloads::layer_parameters(model)) + "\n";
-  const std::int64_t sequence = model.positions > 0 ? model.positions : 2048;
-  text += "training FLOP   " + format_count(workloads::training_flops_per_token(model, sequence, true)) +
-          " per token at " + std::to_string(sequence) + " tokens (" +
-          format_count(workloads::training_flops_per_token(model, sequence, false)) + " counting attention in full)\n";
-  return text;
+// A family may lack what a model needs; each structure has a key that only models have.
+bool has_dimensions(const Value& model) {
+  return model.find("layers") != nullptr || model.find("stage_blocks") != nullptr || model.find("tables") != nullptr;
 }
 
 }  // namespace
@@ -93,8 +87,7 @@ std::string show_entry(const Catalog& catalog, EntryKind kind, std::string_view 
     text += "  " + padded_right(figure.key, keys + 2) + padded_right(figure.value, source.empty() ? 0 : values + 2) +
             source + "\n";
   }
-  const bool dimensions = value.find("layers") != nullptr;
-  if (kind == EntryKind::model && dimensions) text += model_figures(catalog.model(name));
+  if (kind == EntryKind::model && has_dimensions(value)) text += model_figures(catalog.model(name));
   return text;
 }
 

@@ -9,21 +9,13 @@
 #include <stdexcept>
 
 #include "scenarios/diagnostics.hpp"
+#include "scenarios/internal/memory.hpp"
 #include "sim/fold.hpp"
 #include "strategies/device_classes.hpp"
+#include "workloads/architecture.hpp"
 
 namespace trainyard::scenarios {
 namespace {
-
-// A device context and torch.distributed take 1.5 GiB (0.5 to 0.9 and about 1 GiB, stas00/ml-engineering
-// training/performance/README.md); each further communicator about 0.3 GiB of buffers (4 MiB per channel and direction,
-// NVIDIA/nccl). Estimates within the published ranges.
-constexpr std::int64_t context_bytes = 3LL << 29;
-constexpr std::int64_t group_bytes = 3LL * (1LL << 30) / 10;
-// Reserved over allocated: 1.03 to 1.08 with expandable segments, more without; an estimate.
-constexpr double fragmentation = 1.05;
-// Allocators fail before the last byte: driver and library allocations outside them.
-constexpr double usable_share = 0.98;
 
 Breakdown breakdown_of(const sim::ComputeStreamTime& time, std::size_t ranks) {
   Breakdown breakdown{};
@@ -76,35 +68,6 @@ std::vector<LinkSummary> links_of(const sim::Plan& plan, const topology::Cluster
     result.push_back(std::move(summary));
   }
   return result;
-}
-
-MemorySummary memory_of(const sim::Plan& plan, int groups, sim::Bytes capacity) {
-  std::vector<sim::MemoryPeak> peaks;
-  for (const sim::Program& program : plan.programs) peaks.push_back(sim::memory_peak(plan, program));
-  std::size_t worst_rank = 0;
-  const auto peak_of = [&](std::size_t rank) -> const sim::MemoryPeak& {
-    return peaks[sim::index_of(plan.program_of[plan.program_of.id(rank)])];
-  };
-  for (std::size_t rank = 1; rank < plan.program_of.size(); ++rank)
-    if (peak_of(rank).total > peak_of(worst_rank).total) worst_rank = rank;
-
-  const sim::MemoryPeak& worst = peak_of(worst_rank);
-  MemorySummary memory;
-  memory.capacity = capacity.count;
-  memory.allocated = worst.total.count;
-  memory.last_rank_allocated = peak_of(plan.program_of.size() - 1).total.count;
-  for (std::size_t i = 0; i < sim::memory_purposes; ++i) memory.parts.at(i) = worst.at_peak.at(i).count;
-  const auto reserved = static_cast<std::int64_t>(static_cast<double>(worst.total.count) * fragmentation);
-  memory.overhead = reserved - worst.total.count + context_bytes + groups * group_bytes;
-  memory.peak = memory.allocated + memory.overhead;
-  memory.fits = static_cast<double>(memory.peak) <= usable_share * static_cast<double>(capacity.count);
-  memory.peak_rank = static_cast<std::int64_t>(worst_rank);
-  return memory;
-}
-
-// Every rank has to fit, wherever it is.
-sim::Bytes smallest_memory(std::span<const workloads::Accelerator> accelerators) {
-  return std::ranges::min_element(accelerators, {}, &workloads::Accelerator::memory)->memory;
 }
 
 std::vector<CommunicationSummary> communication_of(const sim::Plan& plan, const sim::Outcome& outcome) {
@@ -171,14 +134,16 @@ double mean_peak(const Scenario& scenario, const topology::Cluster& cluster) {
 void fill_rates(Result& result, const Scenario& scenario, double peak, double executed_flops) {
   const workloads::Training& training = scenario.training;
   const auto samples = static_cast<double>(training.global_batch);
-  const auto tokens = samples * static_cast<double>(training.sequence);
   const auto devices = static_cast<double>(result.devices);
   result.samples_per_s = samples / result.step_time_s;
-  result.tokens_per_s = tokens / result.step_time_s;
+  result.tokens_per_s = result.samples_per_s * static_cast<double>(training.sequence);
   result.tokens_per_s_per_device = result.tokens_per_s / devices;
-  const double per_device = result.tokens_per_s_per_device;
-  const double model = workloads::training_flops_per_token(scenario.model, training.sequence, true) * per_device;
-  const double full = workloads::training_flops_per_token(scenario.model, training.sequence, false) * per_device;
+  const workloads::Architecture architecture =
+      workloads::describe(scenario.model, training.sequence, 0, training.documents);
+  const double per_device = result.samples_per_s / devices;
+  const bool frozen = training.adapters.has_value();
+  const double model = workloads::training_flops_per_sample(architecture, true, frozen) * per_device;
+  const double full = workloads::training_flops_per_sample(architecture, false, frozen) * per_device;
   const double executed = executed_flops / devices / result.step_time_s;
   result.model_tflops_per_device = model * 1e-12;
   result.hardware_tflops_per_device = executed * 1e-12;
@@ -187,7 +152,7 @@ void fill_rates(Result& result, const Scenario& scenario, double peak, double ex
   result.hfu = executed / peak;
 }
 
-std::vector<sim::RankId> ranks_to_record(const sim::Plan& plan, const SimulateOptions& options) {
+std::vector<sim::RankId> ranks_of_trace(const sim::Plan& plan, const SimulateOptions& options) {
   std::vector<sim::RankId> ranks;
   if (!options.record) return ranks;
   if (options.ranks) {
@@ -202,6 +167,13 @@ std::vector<sim::RankId> ranks_to_record(const sim::Plan& plan, const SimulateOp
     seen[program] = true;
     ranks.push_back(plan.program_of.id(r));
   }
+  return ranks;
+}
+
+std::vector<sim::RankId> ranks_to_record(const sim::Plan& plan, const SimulateOptions& options, std::int64_t fullest) {
+  std::vector<sim::RankId> ranks = ranks_of_trace(plan, options);
+  const sim::RankId rank{static_cast<std::uint32_t>(fullest)};
+  if (options.memory_timeline && std::ranges::find(ranks, rank) == ranks.end()) ranks.push_back(rank);
   return ranks;
 }
 
@@ -235,10 +207,9 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   PhaseTimes phases;
   const topology::Cluster cluster = make_cluster(scenario);
   phases.build = watch.lap();
-  const strategies::Job job{.model = scenario.model,
-                            .training = scenario.training,
-                            .accelerator = scenario.accelerators.front(),
-                            .cluster = cluster};
+  const workloads::Training training = with_recompute(scenario, cluster);
+  const strategies::Job job{
+      .model = scenario.model, .training = training, .accelerator = scenario.accelerators.front(), .cluster = cluster};
   strategies::PlannedStep step = strategies::plan_on_devices(*scenario.strategy, job, scenario.accelerators);
   phases.expand = watch.lap();
 
@@ -249,13 +220,19 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   phases.refine = watch.lap();
 
   Simulation simulation;
-  simulation.outcome = sim::run(step.plan, options.fold ? folded : all,
-                                {.record = ranks_to_record(step.plan, options), .tie_seed = options.tie_seed});
+  Result& result = simulation.result;
+  result.memory = memory_of(step, smallest_memory(scenario));
+  if (options.advise && !result.memory.fits) {
+    result.memory.largest = largest_parts(step, result.memory);
+    result.memory.changes = what_would_fit(scenario, training);
+  }
+  simulation.outcome =
+      sim::run(step.plan, options.fold ? folded : all,
+               {.record = ranks_to_record(step.plan, options, result.memory.peak_rank), .tie_seed = options.tie_seed});
   const sim::Outcome& outcome = simulation.outcome;
   if (!outcome.stall.empty()) throw std::logic_error("the simulated step stalls: " + outcome.stall);
   phases.simulate = watch.lap();
 
-  Result& result = simulation.result;
   const std::size_t ranks = step.plan.program_of.size();
   result.step_time_s = sim::to_seconds(outcome.step_time);
   result.breakdown_s = breakdown_of(outcome.time, ranks);
@@ -275,9 +252,9 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   result.parallelism = step.parallelism;
   result.micro_batch = step.micro_batch;
   result.micro_batches = step.micro_batches;
+  result.recompute = workloads::to_string(training.recompute);
   result.device_busy = 1 - outcome.time.idle.mean_seconds(ranks) / result.step_time_s;
   fill_rates(result, scenario, mean_peak(scenario, cluster), hardware_flops(step.plan));
-  result.memory = memory_of(step.plan, step.communicator_groups, smallest_memory(scenario.accelerators));
   result.communication = communication_of(step.plan, outcome);
   result.links = links_of(step.plan, cluster, result.step_time_s);
   for (const auto& fault : scenario.link_faults)
@@ -325,6 +302,17 @@ std::vector<LinkRow> link_rows(const Scenario& scenario, const Simulation& simul
                     .bytes = bytes,
                     .capacity = link.capacity,
                     .utilization = utilization(bytes, link.capacity, simulation.result.step_time_s)});
+  }
+  return rows;
+}
+
+std::vector<MemoryRow> memory_rows(const Simulation& simulation) {
+  std::vector<MemoryRow> rows;
+  for (const sim::MemoryRecord& record : simulation.outcome.memory) {
+    if (static_cast<std::int64_t>(sim::index_of(record.rank)) != simulation.result.memory.peak_rank) continue;
+    MemoryRow row{.time_s = sim::to_seconds(record.when - simulation.outcome.measured_from), .allocated = {}};
+    for (std::size_t i = 0; i < sim::memory_purposes; ++i) row.allocated.at(i) = record.allocated.at(i).count;
+    rows.push_back(row);
   }
   return rows;
 }

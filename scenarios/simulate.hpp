@@ -34,6 +34,19 @@ struct CommunicationSummary {
   double exposed_s = 0;
 };
 
+// A part of the peak, by what allocated it: "optimizer", "activations of layer".
+struct MemoryPart {
+  std::string what;
+  std::int64_t bytes = 0;
+};
+
+// What the peak would be with something changed, as it is given to --set: "training.recompute=full".
+struct MemoryChange {
+  std::vector<std::string> settings;
+  std::int64_t peak = 0;
+  bool fits = false;
+};
+
 // In bytes; the parts add up to the peak.
 struct MemorySummary {
   std::int64_t capacity = 0;
@@ -44,6 +57,10 @@ struct MemorySummary {
   std::int64_t overhead = 0;                               // device context, communication buffers, fragmentation
   bool fits = true;
   std::int64_t peak_rank = 0;
+  // Where it does not fit, and advice was asked for: the largest parts, and changes with which it would, or the one
+  // that comes closest.
+  std::vector<MemoryPart> largest;
+  std::vector<MemoryChange> changes;
 };
 
 // All links of a kind, in the measured step. Utilisation is bytes carried over what the capacity could carry.
@@ -82,6 +99,7 @@ struct Result {
   strategies::Parallelism parallelism;
   std::int64_t micro_batch = 1;
   std::int64_t micro_batches = 1;
+  std::string recompute;  // what backward computes again; chosen where the scenario says `auto`
   double step_time_s = 0;
   double samples_per_s = 0;
   double tokens_per_s = 0;
@@ -109,7 +127,9 @@ struct SimulateOptions {
   bool fold = true;                                // simulate ranks that nothing tells apart once
   bool ideal = true;                               // simulate the ideal network too; without: those fields are 0
   std::optional<std::vector<std::int64_t>> ranks;  // to record; absent: the first rank of each program
-  std::uint64_t tie_seed = 0;                      // sim::RunOptions::tie_seed
+  bool memory_timeline = false;                    // record the fullest rank too
+  bool advise = false;         // where memory does not fit, say what holds it and what would make it fit: more planning
+  std::uint64_t tie_seed = 0;  // sim::RunOptions::tie_seed
 };
 
 // One row per link that carried anything, with its place in the cluster: kind, name, bytes in a step, capacity and
@@ -120,6 +140,12 @@ struct LinkRow {
   sim::Bytes bytes{};
   sim::BytesPerSecond capacity{};
   double utilization = 0;
+};
+
+// Allocations of the fullest rank over the step, in bytes by sim::MemoryPurpose: one row for each change.
+struct MemoryRow {
+  double time_s = 0;
+  std::array<std::int64_t, sim::memory_purposes> allocated{};
 };
 
 struct Simulation {
@@ -135,6 +161,10 @@ Simulation simulate(const Scenario& scenario, const SimulateOptions& options = {
 // What every link of the cluster carried, in the cluster's order; links without traffic are left out.
 std::vector<LinkRow> link_rows(const Scenario& scenario, const Simulation& simulation);
 std::string links_to_csv(std::span<const LinkRow> rows);
+
+// Of a simulation with `memory_timeline`.
+std::vector<MemoryRow> memory_rows(const Simulation& simulation);
+std::string memory_to_csv(std::span<const MemoryRow> rows);
 
 // As the contract of `--json` has it.
 std::string to_json(const Result& result);

@@ -150,13 +150,16 @@ std::vector<ValidationRow> validate_one(const Measurement& measurement, const Ca
                     .predicted = {},
                     .measured = value,
                     .error = {},
-                    .failed = {}});
+                    .failed = {},
+                    .fits = {}});
   const auto fail = [&](const std::string& why) {
     for (ValidationRow& row : rows) row.failed = why;
   };
   try {
     const nlohmann::json result = predict(measurement, catalog);
+    const nlohmann::json::json_pointer fits("/memory/fits");
     for (ValidationRow& row : rows) {
+      if (result.contains(fits)) row.fits = result.at(fits).get<bool>();
       std::string pointer = "/" + row.field;
       std::ranges::replace(pointer, '.', '/');
       const nlohmann::json::json_pointer path(pointer);
@@ -182,6 +185,19 @@ bool is_memory(const ValidationRow& row) { return row.field.starts_with("memory.
 std::string series_of(const std::string& id) {
   const std::size_t dash = id.rfind('-');
   return dash == std::string::npos ? id : id.substr(0, dash);
+}
+
+FitSummary fits_of(const Validation& validation) {
+  FitSummary summary;
+  const ValidationRow* previous = nullptr;  // rows of one run follow each other
+  for (const ValidationRow& row : validation.rows) {
+    const bool same = previous != nullptr && previous->id == row.id;
+    previous = &row;
+    if (same || !row.fits) continue;
+    ++summary.runs;
+    if (*row.fits) ++summary.fit;
+  }
+  return summary;
 }
 
 std::vector<Measurement> read_measurements(const std::filesystem::path& path) {
@@ -312,6 +328,7 @@ std::string to_json(const Validation& validation) {
     entry["measured"] = row.measured;
     entry["error"] = row.error ? nlohmann::ordered_json(*row.error) : nlohmann::ordered_json(nullptr);
     entry["failed"] = row.failed.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(row.failed);
+    entry["fits"] = row.fits ? nlohmann::ordered_json(*row.fits) : nlohmann::ordered_json(nullptr);
     rows.push_back(std::move(entry));
   }
   nlohmann::ordered_json by_kind = nlohmann::ordered_json::object();
@@ -364,6 +381,9 @@ std::string to_text(const Validation& validation) {
   text += "\n" + std::to_string(all.n) + " rows of times and rates, " + std::to_string(all.failed) +
           " failed; mean absolute error " + percent(all.mean_abs_error) + ", median " + percent(all.median_abs_error) +
           ", mean over series " + percent(all.macro_mean_abs_error) + "\n";
+  const FitSummary fits = fits_of(validation);
+  if (fits.runs > 0)
+    text += std::to_string(fits.fit) + " of " + std::to_string(fits.runs) + " simulated runs fit in memory\n";
   return text;
 }
 

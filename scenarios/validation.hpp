@@ -42,6 +42,7 @@ struct ValidationRow {
   double measured = 0;
   std::optional<double> error;  // predicted / measured - 1
   std::string failed;           // why there is no prediction
+  std::optional<bool> fits;     // whether the run is predicted to fit in memory; not of collectives
 };
 
 struct ErrorSummary {
@@ -56,6 +57,12 @@ struct ErrorSummary {
   double worst_error = 0;
 };
 
+// Of the runs that were simulated, each counted once however many of its results were measured.
+struct FitSummary {
+  std::int64_t runs = 0;
+  std::int64_t fit = 0;
+};
+
 struct Validation {
   std::vector<ValidationRow> rows;
 };
@@ -63,6 +70,7 @@ struct Validation {
 // The row's series: its id up to the last dash.
 std::string series_of(const std::string& id);
 ErrorSummary summarise(std::span<const ValidationRow* const> rows);
+FitSummary fits_of(const Validation& validation);
 
 struct ValidateOptions {
   int jobs = 1;

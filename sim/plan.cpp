@@ -1,6 +1,7 @@
 #include "sim/plan.hpp"
 
-#include <numeric>
+#include <map>
+#include <utility>
 
 namespace trainyard::sim {
 
@@ -53,15 +54,12 @@ struct MemoryWalk {
   }
 };
 
-}  // namespace
-
-MemoryPeak memory_peak(const Plan& plan, const Program& program) {
+// Calls `change(block, memory)` for every change of a step, in the order of the host, until it returns false.
+template <class Change>
+void for_each_change(const Plan& plan, const Program& program, Change change) {
   // Most operations change no memory: gather those that do once per block.
   std::vector<std::vector<Memory>> changes(plan.blocks.size());
   std::vector<bool> gathered(plan.blocks.size(), false);
-  MemoryWalk walk;
-  for (std::size_t purpose = 0; purpose < memory_purposes; ++purpose)
-    walk.change({static_cast<MemoryPurpose>(purpose), program.resident.at(purpose)});
   for (const BlockCall& call : program.calls) {
     const std::size_t block = index_of(call.block);
     if (!gathered[block]) {
@@ -69,9 +67,38 @@ MemoryPeak memory_peak(const Plan& plan, const Program& program) {
       for (const Op& op : plan.blocks[call.block].ops)
         if (const auto* memory = std::get_if<Memory>(&op.work)) changes[block].push_back(*memory);
     }
-    for (const Memory& memory : changes[block]) walk.change(memory);
+    for (const Memory& memory : changes[block])
+      if (!change(call.block, memory)) return;
   }
+}
+
+}  // namespace
+
+MemoryPeak memory_peak(const Plan& plan, const Program& program) {
+  MemoryWalk walk;
+  for (std::size_t purpose = 0; purpose < memory_purposes; ++purpose)
+    walk.change({static_cast<MemoryPurpose>(purpose), program.resident.at(purpose)});
+  for_each_change(plan, program, [&](BlockId, const Memory& memory) {
+    walk.change(memory);
+    return true;
+  });
   return walk.peak;
+}
+
+std::vector<MemoryHolder> memory_holders(const Plan& plan, const Program& program) {
+  Bytes left = memory_peak(plan, program).total;
+  for (const Bytes resident : program.resident) left = left - resident;
+  std::map<std::pair<BlockId, MemoryPurpose>, Bytes> held;
+  if (left.count > 0)
+    for_each_change(plan, program, [&](BlockId block, const Memory& memory) {
+      held[{block, memory.purpose}] += memory.change;
+      left = left - memory.change;
+      return left.count != 0;
+    });
+  std::vector<MemoryHolder> holders;
+  for (const auto& [of, bytes] : held)
+    if (bytes.count != 0) holders.push_back({.block = of.first, .purpose = of.second, .bytes = bytes});
+  return holders;
 }
 
 namespace {

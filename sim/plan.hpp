@@ -280,6 +280,15 @@ struct MemoryPeak {
 };
 MemoryPeak memory_peak(const Plan& plan, const Program& program);
 
+// What calls of a block have allocated and not freed at the peak; what another block freed for them stands there, as a
+// negative number. Resident memory is in none of them.
+struct MemoryHolder {
+  BlockId block{};
+  MemoryPurpose purpose = MemoryPurpose::activations;
+  Bytes bytes{};
+};
+std::vector<MemoryHolder> memory_holders(const Plan& plan, const Program& program);
+
 // How often each call, and each kernel, is issued in one step of `program`.
 std::vector<std::int64_t> call_counts(const Plan& plan, const Program& program);
 std::vector<std::int64_t> kernel_counts(const Plan& plan, const Program& program);

@@ -50,6 +50,17 @@ bool is_latency_bound(const sim::CommunicationCost& cost) {
   return (cost.duration - cost.latency) * negligible <= cost.latency;
 }
 
+// Over the device's own way to its host, which nobody else uses. Copy engines take no SMs, and the memory traffic is
+// small beside what the device's memory does. Launch and completion take some 10 us (an estimate).
+sim::CommunicationCost host_copy(const topology::NodeType& node, sim::Bytes bytes) {
+  sim::CommunicationCost cost;
+  cost.latency = std::chrono::microseconds{10};
+  cost.duration = cost.latency + sim::time_for(bytes, node.host_rate);
+  cost.traffic = sim::no_traffic;
+  cost.algorithm = 255;  // none
+  return cost;
+}
+
 class TrafficCompiler {
  public:
   TrafficCompiler(sim::Plan& plan, const Cluster& cluster)
@@ -161,6 +172,10 @@ void TrafficCompiler::add_class(const ShapeKey& key) {
     const sim::Call& call = plan_.calls[plan_.calls.id(c)];
     if (call.slot != key.first_slot && call.slot != key.last_slot) continue;
     const topology::CollectiveTuning& tuning = cluster_.node_type(key.node_type).collectives;
+    if (call.purpose == sim::Purpose::offload) {
+      row[c] = host_copy(cluster_.node_type(key.node_type), call.bytes);
+      continue;
+    }
     row[c] = choose(tuning, key.shape, call.kind, call.bytes).cost;
     // A transfer from point to point has a channel or two: next to nothing.
     if (call.kind != sim::CollectiveKind::send && call.kind != sim::CollectiveKind::receive)

@@ -83,6 +83,7 @@ struct RunArguments {
   std::filesystem::path trace;
   std::string trace_ranks;  // as given
   std::string links;
+  std::string memory;
   std::vector<std::string> overrides;
   bool require_fit = false;
   bool no_fold = false;
@@ -139,20 +140,30 @@ int run(const RunArguments& arguments, const CommonOptions& common) {
   require_different("--trace", arguments.trace.string(), "--json", arguments.json);
   require_different("--links", arguments.links, "--json", arguments.json);
   require_different("--links", arguments.links, "--trace", arguments.trace.string());
+  require_different("--memory", arguments.memory, "--json", arguments.json);
+  require_different("--memory", arguments.memory, "--trace", arguments.trace.string());
+  require_different("--memory", arguments.memory, "--links", arguments.links);
   const std::vector<std::int64_t> ranks = parse_ranks(arguments.trace_ranks);
   const scenarios::Catalog catalog(common.catalogs);
   const scenarios::Scenario scenario =
       scenarios::load_scenario(arguments.scenario, catalog, {.overrides = arguments.overrides});
   check_trace_arguments(arguments, ranks, scenario);
-  scenarios::SimulateOptions options{.record = !arguments.trace.empty(), .fold = !arguments.no_fold, .ranks = {}};
+  scenarios::SimulateOptions options{.record = !arguments.trace.empty(),
+                                     .fold = !arguments.no_fold,
+                                     .ranks = {},
+                                     .memory_timeline = !arguments.memory.empty(),
+                                     .advise = true};
   if (!ranks.empty()) options.ranks = ranks;
   const scenarios::Simulation simulation = scenarios::simulate(scenario, options);
   for (const std::string& warning : simulation.result.warnings) spdlog::warn("{}", scenarios::printable(warning));
   if (!arguments.trace.empty()) scenarios::write_chrome_trace(simulation.plan, simulation.outcome, arguments.trace);
   if (!arguments.links.empty())
     write_or_print(arguments.links, scenarios::links_to_csv(scenarios::link_rows(scenario, simulation)));
+  if (!arguments.memory.empty())
+    write_or_print(arguments.memory, scenarios::memory_to_csv(scenarios::memory_rows(simulation)));
   if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(simulation.result));
-  if (arguments.json != "-" && arguments.links != "-") print(scenarios::to_summary(scenario, simulation.result));
+  if (arguments.json != "-" && arguments.links != "-" && arguments.memory != "-")
+    print(scenarios::to_summary(scenario, simulation.result));
   if (arguments.require_fit && !simulation.result.memory.fits) {
     std::fprintf(stderr, "trainyard: the scenario does not fit in memory\n");
     return does_not_fit;
@@ -336,6 +347,9 @@ class CommandLine {
     command->add_option("--trace-ranks", run_.trace_ranks, "ranks in the trace; without it the first of each program")
         ->type_name("RANK,...");
     command->add_option("--links", run_.links, "write what each link carried and how full it was; - is stdout")
+        ->type_name("FILE.csv")
+        ->check(file_name);
+    command->add_option("--memory", run_.memory, "write what the fullest rank has allocated over the step; - is stdout")
         ->type_name("FILE.csv")
         ->check(file_name);
     command->add_option("--set", run_.overrides, "override a key of the scenario; may be repeated")

@@ -46,7 +46,10 @@ struct NodeType {
   std::int64_t nics = 0;
   sim::BytesPerSecond nic_rate{};  // per direction
   sim::Duration nic_latency{};     // adapter to adapter, without switches
-  std::string fabric;              // the usual one
+  // Of a device to host memory and back, each way. 16 lanes of PCIe 4, 25 of the 31.5 GB/s (an estimate; generation 3
+  // reaches 12, NVIDIA/nccl src/graph/topo.h).
+  sim::BytesPerSecond host_rate{25'000'000'000};
+  std::string fabric;  // the usual one
   CollectiveTuning collectives;
 };
 

@@ -34,10 +34,33 @@ struct Accelerator {
   std::int64_t half_k = 0;                  // inner dimension at which k/(k + half_k) is one half
   double attention_forward_efficiency = 0;  // flash kernels, head dimension 128, long sequences
   double attention_backward_efficiency = 0;
+  // Of the generations of flash kernels by name, where the catalogue tells them apart.
+  struct FlashKernels {
+    double forward = 0;
+    double backward = 0;
+    bool known() const { return forward > 0; }
+  };
+  FlashKernels flash2;                       // FlashAttention-2, arXiv 2307.08691
+  FlashKernels flash3;                       // FlashAttention-3, arXiv 2407.08608, and recent cuDNN
   std::int64_t attention_half_sequence = 0;  // sequence at which s/(s + half_sequence) is one half
   double memory_efficiency = 0;              // streaming share of `memory_bandwidth`
   sim::Bytes memory_half_size{};             // bytes at which a memory-bound kernel reaches half of it
   sim::Duration kernel_latency{};            // the least that a kernel takes
+  double power_w = 0;                        // that the part is built for; 0: not known
+  double power_limit_w = 0;                  // that it is held to; 0: none
+
+  // Of the clocks of parts of one type under load, as a share: their standard deviation. 0: all alike.
+  double clock_spread = 0;
+
+  // What the clock, and with it products and attention, keep below a power limit. Dynamic power grows with the clock
+  // and the square of the voltage, which follows the clock: the clock goes with the cube root of the power. 700 W to
+  // 500 W cost 10.6 %, where torchtitan's 500 W parts are about 10 % slower (an estimate).
+  double clock_share() const;
+
+  // Of `devices` parts that wait for each other step by step, the slowest sets the pace: the expected largest of so
+  // many normal deviates (Blom's approximation, Statistical Estimates and Transformed Beta-Variables, 1958) times the
+  // spread.
+  double slowest_clock(std::int64_t devices) const;
 
   bool supports(Precision precision) const { return peak[static_cast<std::size_t>(precision)].count > 0; }
 };

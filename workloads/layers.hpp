@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "sim/plan.hpp"
+#include "workloads/architecture.hpp"
 #include "workloads/cost.hpp"
 #include "workloads/model.hpp"
 #include "workloads/training.hpp"
@@ -18,7 +20,8 @@ enum class Role : std::uint8_t {
   column_linear,  // output features divided
   row_linear,     // input features divided; its output is a partial sum
   attention,      // heads divided
-  local           // elementwise between a column and a row linear
+  local,          // elementwise between a column and a row linear
+  exchange        // its results go to the ranks whose samples they are (tables divided over ranks)
 };
 
 // How a framework's kernels are fused. `passes` count how often a tensor element crosses the memory bus.
@@ -32,60 +35,98 @@ struct KernelStyle {
   // Cross entropy, per logit. Fused: forward reads 16 bits and writes 32, backward reads those and writes 16.
   double loss_forward_bytes = 6;
   double loss_backward_bytes = 6;
-  double logits_saved_bytes = 6;  // kept from forward to backward per logit: 16-bit and 32-bit copies
+  // Held per logit at the peak, which lies in the loss. Softmax in place: the 16-bit logits, later their gradient, and
+  // a 32-bit copy.
+  double logits_bytes = 6;
+  // The softmax of causal attention without flash kernels reads only up to the diagonal.
+  bool triangular_softmax = false;
+  // The flash kernel wants the batch outermost: what the projection after it reads is a copy of its output, and both
+  // stay.
+  bool attention_output_copied = false;
+  // With 8-bit products, linears keep the 8-bit casts of their inputs for the weight gradients, not the inputs.
+  bool casts_saved = false;
   // Bytes per element that the product of a weight gradient writes; 0: as activations. Accumulating into 32-bit
   // gradients inside the product reads and writes 4 each.
   std::int64_t weight_gradient_bytes = 0;
+  bool grouped_experts = true;  // all experts in one kernel; else one after the other
+  bool fused_norm_relu = true;  // batch norm, addition and ReLU in one pass
 };
 KernelStyle fused_style();              // Megatron's fused kernels, graph compilers
 KernelStyle eager_style(const Model&);  // PyTorch operator by operator
 
 // What is on one device.
 struct Shard {
-  std::int64_t micro_batch = 1;  // sequences
-  std::int64_t sequence = 1;     // tokens of each
+  std::int64_t micro_batch = 1;  // samples
   std::int64_t tensor = 1;
   bool sequence_parallel = false;  // replicated operators work on 1/tensor of the tokens
-  std::int64_t tokens() const { return micro_batch * sequence; }
-  std::int64_t replicated_tokens() const { return sequence_parallel ? tokens() / tensor : tokens(); }
+  std::int64_t table_ranks = 1;    // over which embedding tables are divided
 };
 
 struct Operator {
   std::string name;
   Role role = Role::replicated;
-  bool core_attention = false;  // what Megatron's selective recomputation runs again
+  Region region = Region::other;
+  // What its forward pass is, and what made the input that it keeps, for recomputation by module.
+  std::optional<Module> module;
+  std::optional<Module> input_of;
   bool output_saved_selectively =
       false;  // every second matrix product and the attention: torchtitan's selective policy
   std::vector<sim::Kernel> forward;
   std::vector<sim::Kernel> input_gradient;
   std::vector<sim::Kernel> weight_gradient;
   sim::Bytes saved{};   // kept for backward when nothing is recomputed
+  sim::Bytes remade{};  // of these, what `input_of` can compute again
   sim::Bytes scores{};  // of these, what core attention computes again under selective recomputation (Megatron)
   sim::Bytes output{};
-  std::int64_t parameters = 0;  // on this device
+  sim::Bytes divided{};          // of a column linear the whole input, of a row linear the whole output: what tensor
+                                 // parallelism gathers or reduces
+  bool shares_input = false;     // a column linear that reads what the one before it has gathered
+  sim::Bytes exchanged{};        // what a rank sends and receives, role `exchange`
+  bool awaits_exchange = false;  // the first that needs it
+  std::int64_t parameters = 0;   // on this device
+  std::int64_t trained = 0;      // of these, the ones with gradients and optimizer state
+  sim::Bytes frozen{};           // bytes of the others
 };
 
 struct Layer {
+  std::string name;
   std::vector<Operator> operators;
-  sim::Bytes input{};  // of the layer, on this device
+  sim::Bytes input{};     // of the layer, on this device
+  sim::Bytes boundary{};  // its output, handed to the next layer, not divided by sequence parallelism
   std::int64_t parameters = 0;
+  std::int64_t trained = 0;
+  sim::Bytes frozen{};
 
-  sim::Bytes saved_bytes(Recompute recompute, bool every_second_product) const;
+  sim::Bytes saved_bytes(const Recompute& recompute, bool every_second_product) const;
+  // Whether `op` runs again in the backward pass.
+  bool runs_again(const Operator& op, const Recompute& recompute, bool every_second_product) const;
 };
 
 struct Expansion {
-  Layer layer;  // all layers of a decoder are alike
   Layer embedding;
-  Layer head;             // final norm, logits and loss
-  sim::Bytes boundary{};  // activations handed from layer to layer, not divided by sequence parallelism
+  std::vector<Layer> kinds;
+  std::vector<std::uint32_t> kind_of;  // each layer's, in the order of the forward pass
+  Layer head;                          // final norm, logits and loss
+
+  std::int64_t layers() const { return static_cast<std::int64_t>(kind_of.size()); }
+  const Layer& layer(std::int64_t index) const { return kinds[kind_of[static_cast<std::size_t>(index)]]; }
+  // Of layers `from` to `from + count`.
+  std::int64_t parameters(std::int64_t from, std::int64_t count) const;
+  std::int64_t trained(std::int64_t from, std::int64_t count) const;
+  sim::Bytes frozen(std::int64_t from, std::int64_t count) const;
 };
 
-// `vocab` is the padded one.
-Expansion expand(const Model& model, const Training& training, const Shard& shard, std::int64_t vocab,
+Expansion expand(const Architecture& architecture, const Training& training, const Shard& shard,
                  const KernelStyle& style, const KernelCosts& costs);
 
+// Bytes per parameter of Adafactor's second moments: a 32-bit sum per row and per column of every matrix, one per
+// element of vectors.
+double factored_moments(const Architecture& architecture);
+
 // The optimizer step on `parameters` of this device: the gradients' norm, which ranks then sum up; clipping by it (the
-// default of Megatron-LM, and usual elsewhere); one fused pass over the state.
-std::vector<sim::Kernel> optimizer_kernels(const StateBytes& state, std::int64_t parameters, const KernelCosts& costs);
+// default of Megatron-LM, and usual elsewhere); one fused pass over the state. LAMB computes its update in a pass of
+// its own, since layers scale it by their norms; Adafactor needs the sums of rows and columns first.
+std::vector<sim::Kernel> optimizer_kernels(const Training& training, const StateBytes& state, std::int64_t parameters,
+                                           const KernelCosts& costs);
 
 }  // namespace trainyard::workloads

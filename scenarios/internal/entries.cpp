@@ -38,7 +38,7 @@ class Resolver {
 
   std::optional<Resolved> resolve(const Value& value, const std::string& path);
 
-  std::optional<HfModel> hf_model;  // where the value, or what it is based on, is read from a config.json
+  std::vector<std::string> warnings;  // of the config.json that the value, or what it is based on, is read from
 
  private:
   std::optional<Resolved> resolve_name(const Value& name, const std::string& path);
@@ -124,12 +124,15 @@ std::optional<Resolved> Resolver::resolve_hf_config(const Value& file, const std
     reader_.report(file.where, join(path, "hf_config") + ": no such file: '" + location.string() + "'");
     return std::nullopt;
   }
+  std::optional<HfModel> model;
   try {
-    hf_model = read_hf_config(reader_, location);
+    model = read_hf_config(reader_, location);
   } catch (const ScenarioError& unreadable) {  // the rest of the scenario may be wrong too
     reader_.report(unreadable);
   }
-  return hf_model ? resolve(hf_model->value, path) : std::nullopt;
+  if (!model) return std::nullopt;
+  warnings = std::move(model->warnings);
+  return resolve(model->value, path);
 }
 
 // Where the parent is wrong, what refines it is still read for mistakes of its own.
@@ -172,6 +175,17 @@ void forget_sources(Value& base, const Value& refinement) {
     });
 }
 
+// What follows another key of a model does so anew where that one is given.
+void reset_followers(Value& model, const Value& refinement) {
+  if (refinement.find("bias") != nullptr)
+    for (const std::string_view key : {"qkv_bias", "output_bias", "ffn_bias", "norm_bias"}) remove(model, key);
+  const Value* experts = refinement.find("experts");
+  if (experts != nullptr && experts->scalar == "0")
+    for (const std::string_view key : {"top_k", "shared_ffn_hidden", "shared_gate", "router_bias", "first_dense",
+                                       "moe_every", "dense_layers", "dense_ffn_hidden"})
+      remove(model, key);
+}
+
 Value Resolver::refined(Value base, Value refinement) const {
   remove(base, "description");  // it tells of the base alone
   forget_sources(base, refinement);
@@ -181,10 +195,7 @@ Value Resolver::refined(Value base, Value refinement) const {
     const bool refines = accelerator != nullptr && accelerator->is_map() && accelerator->find("base") == nullptr;
     if (refines && usual != nullptr && usual->is_scalar()) set(*accelerator, "base", *usual);
   }
-  if (kind_ == EntryKind::model) {
-    const Value* bias = refinement.find("bias");
-    if (bias != nullptr && refinement.find("qkv_bias") == nullptr) remove(base, "qkv_bias");  // follows `bias`
-  }
+  if (kind_ == EntryKind::model) reset_followers(base, refinement);
   return merged(base, refinement);
 }
 
@@ -234,7 +245,25 @@ void read_attention(Reader& reader, const Value& attention, const std::string& p
        .most = 1},
       {.name = "half_sequence", .target = &accelerator.attention_half_sequence, .help = "", .required = true},
   };
-  reader.read(attention, path, {.keys = keys});
+  const Value* flash2 = nullptr;
+  const Value* flash3 = nullptr;
+  const std::array<Section, 2> sections{{{"flash2", &flash2}, {"flash3", &flash3}}};
+  reader.read(attention, path, {.keys = keys, .sections = sections});
+  const auto read_generation = [&](const Value* value, const char* name,
+                                   workloads::Accelerator::FlashKernels& kernels) {
+    if (value == nullptr) return;
+    const std::vector<sim::Key> shares{
+        {.name = "forward", .target = &kernels.forward, .help = "", .required = true, .least = least_share, .most = 1},
+        {.name = "backward",
+         .target = &kernels.backward,
+         .help = "",
+         .required = true,
+         .least = least_share,
+         .most = 1}};
+    reader.read(*value, join(path, name), {.keys = shares});
+  };
+  read_generation(flash2, "flash2", accelerator.flash2);
+  read_generation(flash3, "flash3", accelerator.flash3);
 }
 
 // Every precision with a peak needs to say how much of it is reached, and none may be left without a peak.
@@ -249,12 +278,6 @@ void check_precisions(Reader& reader, const Value& value, const std::string& pat
       reader.report(value.where, "missing key '" + join(path, "gemm.efficiency." + name) + "', since peak has " + name);
   }
   if (!any) reader.report(value.where, join(path, "peak") + ": expected a peak for one precision at least");
-}
-
-template <class Enum>
-Enum chosen(const sim::Choice& choice) {
-  const auto found = std::find(choice.choices.begin(), choice.choices.end(), choice.value);
-  return static_cast<Enum>(found == choice.choices.end() ? 0 : found - choice.choices.begin());
 }
 
 // Triples of two devices and the number of cables between them.
@@ -330,82 +353,14 @@ void read_link(Reader& reader, const Value& value, const std::string& path, topo
     check_link(reader, value, path, node);
 }
 
-// The model's own keys, as they are written; relations between them come after.
-struct ModelKeys {
-  sim::Choice family{.value = "", .choices = {"gpt", "llama"}};
-  sim::Choice activation{.value = "", .choices = {"gelu", "swiglu"}};
-  sim::Choice norm{.value = "", .choices = {"layernorm", "rmsnorm"}};
-  sim::Choice position_embedding{.value = "", .choices = {"learned", "rope", "none"}};
-  std::optional<std::int64_t> ffn_hidden;
-  std::optional<std::int64_t> kv_heads;
-  std::optional<std::int64_t> head_dim;
-  std::optional<bool> qkv_bias;
-  std::int64_t experts = 0;
-  std::int64_t top_k = 0;
-};
-
-std::vector<sim::Key> keys_of(ModelKeys& keys, workloads::Model& model) {
-  const auto dimension = [](std::string_view name, sim::Key::Target target, double most, bool required = true) {
-    return sim::Key{.name = name, .target = target, .help = "", .required = required, .least = 1, .most = most};
-  };
-  return {
-      {.name = "name", .target = &model.name, .help = ""},
-      {.name = "description", .target = &model.description, .help = ""},
-      {.name = "family", .target = &keys.family, .help = "", .required = true},
-      {.name = "activation", .target = &keys.activation, .help = "", .required = true},
-      {.name = "norm", .target = &keys.norm, .help = "", .required = true},
-      {.name = "position_embedding", .target = &keys.position_embedding, .help = "", .required = true},
-      {.name = "tied_embeddings", .target = &model.tied_embeddings, .help = "", .required = true},
-      {.name = "bias", .target = &model.bias, .help = "", .required = true},
-      {.name = "qkv_bias", .target = &keys.qkv_bias, .help = ""},
-      {.name = "dropout", .target = &model.dropout, .help = "", .most = 0.99},
-      dimension("layers", &model.layers, 1e5),
-      dimension("hidden", &model.hidden, 1e6),
-      dimension("ffn_hidden", &keys.ffn_hidden, 1e7, false),
-      dimension("heads", &model.heads, 1e6),
-      dimension("kv_heads", &keys.kv_heads, 1e6, false),
-      dimension("head_dim", &keys.head_dim, 1e6, false),
-      dimension("vocab", &model.vocab, 1e8),
-      dimension("positions", &model.positions, 1e9, false),
-      {.name = "experts", .target = &keys.experts, .help = ""},
-      {.name = "top_k", .target = &keys.top_k, .help = ""},
-  };
-}
-
-// What follows from other keys; called when all of those are right.
-void complete_model(Reader& reader, const std::string& path, const ModelKeys& keys, workloads::Model& model) {
-  model.family = keys.family.value;
-  model.activation = chosen<workloads::Model::Activation>(keys.activation);
-  model.norm = chosen<workloads::Model::Norm>(keys.norm);
-  model.position_embedding = chosen<workloads::Model::PositionEmbedding>(keys.position_embedding);
-  model.qkv_bias = keys.qkv_bias.value_or(model.bias);
-  model.kv_heads = keys.kv_heads.value_or(model.heads);
-  model.head_dim = keys.head_dim.value_or(model.hidden / model.heads);
-  model.ffn_hidden = keys.ffn_hidden.value_or(4 * model.hidden);
-  if (!keys.ffn_hidden && model.gated())
-    reader.report(reader.location_of(path), "missing key '" + join(path, "ffn_hidden") +
-                                                "', which has no usual value where activation is swiglu");
-  if (!keys.head_dim && model.hidden % model.heads != 0)
-    reader.report_at(join(path, "heads"), "hidden " + std::to_string(model.hidden) + " is no multiple of " +
-                                              std::to_string(model.heads) + " heads; give 'head_dim'");
-  if (model.heads % model.kv_heads != 0)
-    reader.report_at(join(path, "kv_heads"), "expected a divisor of " + std::to_string(model.heads) + " heads, got " +
-                                                 std::to_string(model.kv_heads));
-  // Far beyond any model; counts of bytes and FLOP must still fit 64 bits.
-  constexpr double most_parameters = 1e15;
-  const auto hidden = static_cast<double>(model.hidden);
-  const double layer = hidden * static_cast<double>(2 * model.query_width() + 2 * model.kv_width()) +
-                       hidden * static_cast<double>(model.ffn_matrices() * model.ffn_hidden);
-  const double tables = 2 * static_cast<double>(model.vocab + model.positions) * hidden;
-  if (static_cast<double>(model.layers) * layer + tables > most_parameters)
-    reader.report_at(path, "the model has more than 10^15 parameters");
-}
-
 }  // namespace
 
 std::optional<Resolved> resolve(Reader& reader, const Catalog& catalog, EntryKind kind, const Value& value,
                                 const std::string& path) {
-  return Resolver{reader, catalog, kind}.resolve(value, path);
+  Resolver resolver{reader, catalog, kind};
+  std::optional<Resolved> resolved = resolver.resolve(value, path);
+  if (resolved) resolved->warnings = std::move(resolver.warnings);
+  return resolved;
 }
 
 workloads::Accelerator read_accelerator(Reader& reader, const Catalog& catalog, const Value& value,
@@ -431,6 +386,9 @@ workloads::Accelerator read_accelerator(Reader& reader, const Catalog& catalog, 
       key("memory_efficiency", &accelerator.memory_efficiency, least_share, 1),
       key("memory_half_size", &accelerator.memory_half_size, 0),
       latency_key("kernel_latency", accelerator.kernel_latency),
+      {.name = "power_w", .target = &accelerator.power_w, .help = "", .least = 1, .most = 1e5},
+      {.name = "clock_spread", .target = &accelerator.clock_spread, .help = "", .least = 0, .most = 0.5},
+      {.name = "power_limit_w", .target = &accelerator.power_limit_w, .help = "", .least = 1, .most = 1e5},
   };
   const std::array<Section, 4> sections{
       {{"peak", &peak, true}, {"gemm", &gemm, true}, {"attention", &attention, true}, {"sources", &sources}}};
@@ -462,6 +420,7 @@ NodeReading read_node(Reader& reader, const Catalog& catalog, const Value& value
       {.name = "nics", .target = &node.nics, .help = "", .required = true, .least = 1, .most = 1024},
       rate_key("nic_rate", node.nic_rate),
       latency_key("nic_latency", node.nic_latency),
+      {.name = "host_rate", .target = &node.host_rate, .help = "", .least = least_rate, .most = most_rate},
       {.name = "fabric", .target = &node.fabric, .help = "", .required = true},
   };
   const std::array<Section, 4> sections{{{"accelerator", &accelerator, true},
@@ -539,29 +498,6 @@ topology::FabricType read_fabric(Reader& reader, const Catalog& catalog, const V
     reader.report(resolved->value.find("tiers")->where,
                   join(path, "tiers") + ": expected 2 or 3, got '1' (one tier is kind 'single-switch')");
   return fabric;
-}
-
-ModelReading read_model(Reader& reader, const Catalog& catalog, const Value& value, const std::string& path) {
-  ModelReading result;
-  Resolver resolver{reader, catalog, EntryKind::model};
-  const std::optional<Resolved> resolved = resolver.resolve(value, path);
-  if (!resolved) return result;
-  if (resolver.hf_model) {
-    result.sliding_window = resolver.hf_model->sliding_window;
-    result.warnings = resolver.hf_model->warnings;
-  }
-  result.model.name = resolved->name;
-  ModelKeys model_keys;
-  const Value* sources = nullptr;
-  const std::vector<sim::Key> keys = keys_of(model_keys, result.model);
-  const std::array<Section, 1> sections{{{"sources", &sources}}};
-  const std::size_t before = reader.mistakes();
-  reader.read(resolved->value, path, {.keys = keys, .sections = sections});
-  if (model_keys.experts > 0 || model_keys.top_k > 0)
-    reader.report_at(join(path, model_keys.experts > 0 ? "experts" : "top_k"),
-                     "mixture-of-experts models are not supported yet");
-  if (reader.mistakes() == before && !resolved->value.partial) complete_model(reader, path, model_keys, result.model);
-  return result;
 }
 
 }  // namespace trainyard::scenarios

@@ -1,6 +1,7 @@
 // From names, refinements and full descriptions of catalogue things to typed values.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -14,13 +15,21 @@
 namespace trainyard::scenarios {
 
 struct Resolved {
-  Value value;       // without `base`
-  std::string name;  // of the entry that it is or refines
+  Value value;                             // without `base`
+  std::string name;                        // of the entry that it is or refines
+  std::vector<std::string> warnings = {};  // of a config.json that it is read from
 };
 
 // A name, a map that refines its `base`, or a map that says everything. Nothing where that is wrong, and reported.
 std::optional<Resolved> resolve(Reader& reader, const Catalog& catalog, EntryKind kind, const Value& value,
                                 const std::string& path);
+
+// The member of an enum whose names the choices are, in order.
+template <class Enum>
+Enum chosen(const sim::Choice& choice) {
+  const auto found = std::find(choice.choices.begin(), choice.choices.end(), choice.value);
+  return static_cast<Enum>(found == choice.choices.end() ? 0 : found - choice.choices.begin());
+}
 
 struct NodeReading {
   topology::NodeType node;
@@ -29,7 +38,6 @@ struct NodeReading {
 
 struct ModelReading {
   workloads::Model model;
-  std::optional<std::int64_t> sliding_window;  // tokens that attention of the real model looks back, if it is limited
   std::vector<std::string> warnings;
 };
 

@@ -1,7 +1,6 @@
 // Models described by a Hugging Face config.json.
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -13,14 +12,14 @@
 namespace trainyard::scenarios {
 
 struct HfModel {
-  Value
-      value;  // a map with the keys of our own `model`, refining `gpt` or `llama`; values stand where the file has them
-  std::optional<std::int64_t> sliding_window;
+  Value value;  // a map with the keys of our own `model`, refining a family of the catalogue; values stand where the
+                // file has them
   std::vector<std::string> warnings;
 };
 
-// Reads model_type llama, mistral, qwen2 and gpt2 and reports what is wrong. Defaults are those of the transformers
-// library. Throws ScenarioError where the file cannot be read.
+// Reads the model types listed in the source and reports what is wrong. Fields that are absent have the defaults of the
+// transformers library, but for the sizes that every file states: hidden, layers, heads, widths, vocabulary. Throws
+// ScenarioError where the file cannot be read.
 std::optional<HfModel> read_hf_config(Reader& reader, const std::filesystem::path& path);
 
 }  // namespace trainyard::scenarios

@@ -38,16 +38,23 @@ workloads::Precision gradient_precision(const workloads::Training& training, wor
   return training.gradient_precision.value_or(usual);
 }
 
+std::vector<Problem> check_layer_groups(const Job& job, const std::string& framework) {
+  if (job.training.recompute.every == 1) return {};
+  return {{.key = "training.recompute",
+           .message = framework + " recomputes layer by layer; use 'full', or framework 'megatron-lm'"}};
+}
+
 std::vector<Problem> check_batch(const Job& job, std::int64_t data, std::int64_t micro_batch) {
   const std::int64_t per_pass = data * micro_batch;
   if (job.training.global_batch % per_pass == 0) {
     // A program lists every pass of every layer.
     constexpr std::int64_t most_passes = 1 << 24;
-    const std::int64_t passes = job.training.global_batch / per_pass * job.model.layers;
+    const std::int64_t passes = job.training.global_batch / per_pass * job.model.total_layers();
     if (passes <= most_passes) return {};
     return {{.key = "training.global_batch",
              .message = std::to_string(job.training.global_batch / per_pass) + " micro-batches per rank of " +
-                        std::to_string(job.model.layers) + " layers are more than the " + std::to_string(most_passes) +
+                        std::to_string(job.model.total_layers()) + " layers are more than the " +
+                        std::to_string(most_passes) +
                         " passes that can be simulated; give a smaller batch or more devices"}};
   }
   const std::int64_t below = job.training.global_batch / per_pass * per_pass;

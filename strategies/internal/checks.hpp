@@ -29,6 +29,9 @@ sim::Bytes backward_workspace(const workloads::Layer& layer);
 // Gradient type of the reduction: what the scenario says, else `usual`.
 workloads::Precision gradient_precision(const workloads::Training& training, workloads::Precision usual);
 
+// Only Megatron-LM recomputes groups of layers from one kept input.
+std::vector<Problem> check_layer_groups(const Job& job, const std::string& framework);
+
 // What is wrong with a global batch that ranks and micro batches do not divide, or that has too many passes.
 std::vector<Problem> check_batch(const Job& job, std::int64_t data, std::int64_t micro_batch);
 

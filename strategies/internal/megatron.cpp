@@ -83,6 +83,21 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
   const auto report = [&](std::string key, std::string message) {
     problems.push_back({.key = std::move(key), .message = std::move(message)});
   };
+  using Structure = workloads::Model::Structure;
+  const workloads::Model& model = job.model;
+  if (!model.has_tokens()) {
+    report("model", "megatron-lm trains models of tokens; " + model.name + " is none: use framework 'pytorch-ddp'");
+    return problems;
+  }
+  if (model.structure == Structure::encoder_decoder && o.pipeline > 1)
+    report("strategy.pipeline", "a pipeline of encoder and decoder is not supported yet; use 1");
+  if (model.experts && o.tensor > 1)
+    report("strategy.tensor", "experts beside tensor parallelism are not supported yet; use 1");
+  if (job.training.recompute.every > 1 && job.training.recompute.every > model.total_layers())
+    report("training.recompute", "groups of " + std::to_string(job.training.recompute.every) +
+                                     " layers are more than the model's " + std::to_string(model.total_layers()));
+  if (job.training.activation_offload && job.training.recompute.every > 1)
+    report("training.activation_offload", "offloads what layers keep one by one; it cannot go with groups of layers");
   if (o.context > 1) report("strategy.context", "context parallelism is not supported yet; use 1");
   if (o.expert > 1) report("strategy.expert", "expert parallelism is not supported yet; use 1");
   const std::string& schedule = o.schedule.value;
@@ -103,7 +118,8 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
   require_divides(problems, "strategy.tensor", o.tensor, job.model.heads, "the attention heads");
   if (job.model.heads % o.tensor == 0)
     require_divides(problems, "strategy.tensor", o.tensor, job.model.kv_heads, "the key-value heads");
-  require_divides(problems, "strategy.tensor", o.tensor, job.model.ffn_hidden, "the feed-forward width");
+  if (!model.experts)
+    require_divides(problems, "strategy.tensor", o.tensor, job.model.ffn_hidden, "the feed-forward width");
   if (o.sequence_parallel)
     require_divides(problems, "strategy.tensor", o.tensor, job.training.sequence, "the sequence");
   if (job.cluster.devices() % model_parallel != 0) {
@@ -116,14 +132,15 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
   const std::int64_t positions = o.pipeline * o.chunks();
   if (!o.stage_layers.empty()) {
     const std::int64_t sum = std::accumulate(o.stage_layers.begin(), o.stage_layers.end(), std::int64_t{0});
-    if (static_cast<std::int64_t>(o.stage_layers.size()) != positions || sum != job.model.layers)
-      report("strategy.stage_layers",
-             "expected " + std::to_string(positions) + " numbers that add up to " + std::to_string(job.model.layers) +
-                 " layers, got " + std::to_string(o.stage_layers.size()) + " that add up to " + std::to_string(sum));
-  } else if (job.model.layers + 2 < positions) {
+    if (static_cast<std::int64_t>(o.stage_layers.size()) != positions || sum != job.model.total_layers())
+      report("strategy.stage_layers", "expected " + std::to_string(positions) + " numbers that add up to " +
+                                          std::to_string(job.model.total_layers()) + " layers, got " +
+                                          std::to_string(o.stage_layers.size()) + " that add up to " +
+                                          std::to_string(sum));
+  } else if (job.model.total_layers() + 2 < positions) {
     // Embedding and head may fill a position of their own, as Llama 3 405B has it.
     report("strategy.pipeline", "pipeline x virtual_pipeline = " + std::to_string(positions) + " is more than the " +
-                                    std::to_string(job.model.layers) + " layers");
+                                    std::to_string(job.model.total_layers()) + " layers");
   }
   const std::int64_t data = o.data(job);
   const std::int64_t micro_batch = job.training.micro_batch.value_or(1);

@@ -7,6 +7,7 @@
 #include "strategies/internal/host_profile.hpp"
 #include "strategies/internal/layer_ops.hpp"
 #include "strategies/internal/megatron.hpp"
+#include "strategies/internal/offload.hpp"
 #include "strategies/traffic.hpp"
 #include "workloads/layers.hpp"
 
@@ -19,10 +20,31 @@ using sim::MemoryPurpose;
 using sim::Purpose;
 using workloads::Precision;
 
-// Gradients of bf16 training accumulate and reduce in 32 bits, those of fp16 training in 16 (megatron/training).
+// Gradients of bf16 training accumulate and reduce in 32 bits, those of fp16 training in 16 (megatron/training); 8-bit
+// recipes reduce in 16 (NVIDIA-NeMo/Megatron-Bridge performance recipes: grad_reduce_in_fp32 = False).
 Precision usual_gradients(Precision precision) {
+  if (precision == Precision::fp8) return Precision::bf16;
   return precision == Precision::fp16 ? Precision::fp16 : Precision::fp32;
 }
+
+// Megatron's fp16 recipes divide the scores by the layer's number (apply-query-key-layer-scaling, once the default),
+// which flash kernels cannot: unless told otherwise, its own attention runs.
+workloads::AttentionKernel usual_attention(Precision precision) {
+  return precision == Precision::fp16 ? workloads::AttentionKernel::unfused : workloads::AttentionKernel::flash;
+}
+
+workloads::Training with_attention(workloads::Training training) {
+  if (!training.attention) training.attention = usual_attention(training.precision);
+  return training;
+}
+
+// PyTorch keeps one for each thread that multiplies matrices, the forward and the backward one; the size on Hopper, and
+// of Megatron's deterministic mode everywhere (CUBLAS_WORKSPACE_CONFIG=:4096:8; pytorch CublasHandlePool.cpp).
+constexpr Bytes cublas_workspaces{2LL * (32 << 20)};
+
+// Transformer Engine's own for all its products (NVIDIA/TransformerEngine get_cublas_workspace_size_bytes): larger
+// since Hopper.
+Bytes transformer_engine_workspace(bool hopper_or_later) { return Bytes{hopper_or_later ? 32LL << 20 : 4LL << 20}; }
 
 // Everything about one step that its blocks and programs are made from.
 class Planner {
@@ -30,16 +52,20 @@ class Planner {
   Planner(const MegatronOptions& options, const Job& job)
       : options_(options),
         job_(job),
+        training_(with_attention(job.training)),
         data_(options.data(job)),
         micro_batch_(job.training.micro_batch.value_or(1)),
         micro_batches_(job.training.global_batch / (data_ * micro_batch_)),
         chunks_(options.chunks()),
         positions_(options.pipeline * chunks_),
         vocab_(padded_vocabulary(job.model.vocab, 128 * options.tensor)),
-        host_(eager_host()),
-        costs_(job.accelerator),
+        host_(megatron_host()),
+        costs_(job.accelerator, job.cluster.devices()),
         gradients_(gradient_precision(job.training, usual_gradients(job.training.precision))),
-        state_(workloads::state_bytes(job.training, workloads::StateLayout::master_weights, gradients_)) {}
+        architecture_(workloads::describe(job.model, job.training.sequence, vocab_, job.training.documents)),
+        state_(workloads::state_bytes(job.training, workloads::StateLayout::master_weights, gradients_,
+                                      workloads::factored_moments(architecture_))),
+        offload_(builder_, training_, host_.forward, false) {}
 
   PlannedStep plan();
 
@@ -48,11 +74,19 @@ class Planner {
     std::int64_t index = 0;
     std::vector<std::int64_t> layers;       // of each chunk
     std::vector<std::int64_t> first_layer;  // of each chunk
-    std::int64_t parameters = 0;            // on each rank
+    // On each rank.
+    std::int64_t parameters = 0;
+    std::int64_t trained = 0;
+    Bytes frozen{};
   };
   struct LayerBlocks {
     sim::BlockId forward{};
     sim::BlockId backward{};
+    // Where the inputs of groups of layers are kept (Recompute::every): a forward pass that keeps nothing, the one that
+    // runs again, and the backward pass behind that.
+    sim::BlockId forward_dropping{};
+    sim::BlockId again{};
+    sim::BlockId backward_only{};
   };
   struct OverlappedTransfers {
     std::array<sim::BlockId, 2> post{};  // in turns
@@ -65,7 +99,13 @@ class Planner {
     return stage == options_.pipeline - 1 && chunk == chunks_ - 1;
   }
   // Software with flash attention also has what came at about the same time (Megatron-LM 3.0 and later).
-  bool recent_software() const { return job_.training.attention == workloads::AttentionKernel::flash; }
+  bool recent_software() const { return job_.training.attention != workloads::AttentionKernel::unfused; }
+  // Of the accelerators that Megatron runs on, those with 8-bit products are Hopper and later.
+  bool hopper_or_later() const { return job_.accelerator.supports(Precision::fp8); }
+  // fp16 stands for Megatron's own modules; others are Transformer Engine's.
+  bool own_attention() const {
+    return training_.precision == Precision::fp16 && training_.attention == workloads::AttentionKernel::unfused;
+  }
   bool fuses_accumulation() const { return options_.gradient_accumulation_fusion.value_or(recent_software()); }
   bool embedding_is_shared() const { return job_.model.tied_embeddings && options_.pipeline > 1; }
   bool sequence_parallel() const { return options_.sequence_parallel && options_.tensor > 1; }
@@ -78,12 +118,18 @@ class Planner {
   void make_streams_and_slots();
   void make_calls();
   void make_layer_blocks();
-  LayerBlocks make_layer_block(const std::string& name, const workloads::Layer& layer, bool recomputed, bool loss);
+  LayerBlocks make_layer_block(const workloads::Layer& layer, bool recomputed, bool loss);
+  void make_group_blocks(const workloads::Layer& layer, LayerBlocks& blocks);
+  void accumulate_gradient(BlockWriter& block, const workloads::Operator& op);
+  bool recomputes_groups() const { return training_.recompute.full() && training_.recompute.every > 1; }
   void make_overlapped_transfers();
   void write_program(const Stage& stage);
   void write_blocking(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
   void write_overlapped(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
   void write_action(sim::Program& program, const Stage& stage, const PipelineAction& action);
+  void write_layer_backward(sim::Program& program, std::int64_t from, std::int64_t count, std::int64_t layer,
+                            std::int32_t micro_batch);
+  sim::BlockId drop_input_block(const workloads::Layer& layer);
   std::vector<std::int64_t> bucket_layers(const Stage& stage, std::size_t chunk) const;
   std::int64_t bucket_parameters(const Stage& stage, std::size_t chunk, std::size_t index) const;
   std::vector<std::int64_t> gathered_buckets(const Stage& stage) const;
@@ -94,6 +140,7 @@ class Planner {
   void write_step_start(sim::Program& program, const Stage& stage);
   void write_step_end(sim::Program& program, const Stage& stage);
   std::int64_t norm_parameters(const Stage& stage) const;
+  Bytes workspaces() const;
   sim::BlockId reduce_block(std::int64_t parameters);
   void wire_ranks();
 
@@ -111,6 +158,7 @@ class Planner {
 
   const MegatronOptions& options_;
   const Job& job_;
+  workloads::Training training_;
   std::int64_t data_;
   std::int64_t micro_batch_;
   std::int64_t micro_batches_;
@@ -120,9 +168,11 @@ class Planner {
   HostProfile host_;
   workloads::KernelCosts costs_;
   Precision gradients_;
+  workloads::Architecture architecture_;
   workloads::StateBytes state_;
 
   PlanBuilder builder_;
+  ActivationOffload offload_;
   workloads::Expansion model_;
   std::vector<Stage> stages_;
 
@@ -130,11 +180,13 @@ class Planner {
       data_stream_{}, model_stream_{};
   sim::SlotId tensor_slot_{}, data_slot_{}, model_slot_{}, embedding_slot_{}, next_{}, previous_{}, next_gradient_{},
       previous_gradient_{};
-  std::optional<TensorCommunication> tensor_;
+  LayerCommunication with_;  // of a layer's operators
   sim::CallId send_activation_{}, receive_activation_{}, send_gradient_{}, receive_gradient_{};
-  LayerBlocks layer_, embedding_, head_;
+  std::vector<LayerBlocks> layers_;  // by kind
+  LayerBlocks embedding_, head_;
   std::array<OverlappedTransfers, 2> transfers_{};  // of activations, of gradients
   std::map<std::int64_t, sim::BlockId> reduce_blocks_;
+  std::map<Bytes, sim::BlockId> drop_input_blocks_;
   std::vector<sim::EventRef> gathered_;  // one per bucket of the stage with most of them
   std::vector<std::int64_t> gathers_;    // parameters of each bucket of the stage that is being written
   std::size_t next_gather_ = 0;
@@ -142,22 +194,25 @@ class Planner {
 };
 
 void Planner::expand_model() {
-  const workloads::Shard shard{.micro_batch = micro_batch_,
-                               .sequence = job_.training.sequence,
-                               .tensor = options_.tensor,
-                               .sequence_parallel = sequence_parallel()};
+  const workloads::Shard shard{
+      .micro_batch = micro_batch_, .tensor = options_.tensor, .sequence_parallel = sequence_parallel()};
   workloads::KernelStyle style = workloads::fused_style();
   // Vocabulary-parallel cross entropy casts to 32 bits, subtracts the maximum, exponentiates and sums in kernels of its
   // own; backward scales and casts (megatron/core/tensor_parallel/cross_entropy.py).
   style.loss_forward_bytes = 2 + 4 + 4 + (4 + 4) + (4 + 4) + 4;
   style.loss_backward_bytes = (4 + 4) + (4 + 2);
   if (fuses_accumulation()) style.weight_gradient_bytes = 2 * state_.gradient;
-  model_ = workloads::expand(job_.model, job_.training, shard, vocab_, style, costs_);
+  // Since Hopper cuDNN's kernel is preferred, which takes sequences outermost, as Megatron has them (NVIDIA/
+  // TransformerEngine get_attention_backend).
+  style.attention_output_copied = !hopper_or_later();
+  style.casts_saved = true;
+  style.triangular_softmax = true;  // megatron/fused_kernels/scaled_upper_triang_masked_softmax.h
+  model_ = workloads::expand(architecture_, training_, shard, style, costs_);
 }
 
 void Planner::place_layers() {
   const std::vector<std::int64_t> layers =
-      options_.stage_layers.empty() ? spread_layers(job_.model.layers, positions_) : options_.stage_layers;
+      options_.stage_layers.empty() ? spread_layers(model_.layers(), positions_) : options_.stage_layers;
   stages_.resize(static_cast<std::size_t>(options_.pipeline));
   std::int64_t next = 0;
   for (std::int64_t position = 0; position < positions_; ++position) {
@@ -166,12 +221,25 @@ void Planner::place_layers() {
     const std::int64_t count = layers[static_cast<std::size_t>(position)];
     stage.layers.push_back(count);
     stage.first_layer.push_back(next);
+    stage.parameters += model_.parameters(next, count);
+    stage.trained += model_.trained(next, count);
+    stage.frozen += model_.frozen(next, count);
     next += count;
-    stage.parameters += count * model_.layer.parameters;
   }
-  stages_.front().parameters += model_.embedding.parameters;
-  stages_.back().parameters += model_.head.parameters;
-  if (embedding_is_shared()) stages_.back().parameters += vocab_ / options_.tensor * job_.model.hidden;
+  const auto add_part = [](Stage& stage, const workloads::Layer& part) {
+    stage.parameters += part.parameters;
+    stage.trained += part.trained;
+    stage.frozen += part.frozen;
+  };
+  add_part(stages_.front(), model_.embedding);
+  add_part(stages_.back(), model_.head);
+  if (!embedding_is_shared()) return;
+  const std::int64_t matrix = vocab_ / options_.tensor * job_.model.hidden;
+  stages_.back().parameters += matrix;
+  if (job_.training.adapters)
+    stages_.back().frozen += Bytes{matrix * 2};
+  else
+    stages_.back().trained += matrix;
 }
 
 void Planner::make_streams_and_slots() {
@@ -194,19 +262,16 @@ void Planner::make_streams_and_slots() {
 
 void Planner::make_calls() {
   if (options_.tensor > 1) {
-    const Bytes activation = model_.boundary;
-    const Bytes tokens{micro_batch_ * job_.training.sequence};
-    tensor_ = TensorCommunication{
+    with_.tensor = TensorCommunication{
         .stream = tensor_stream_,
+        .slot = tensor_slot_,
         .sequence_parallel = sequence_parallel(),
         .overlaps_weight_gradients = options_.async_tensor_model_parallel_allreduce.value_or(recent_software()),
-        .all_reduce = builder_.call(tensor_slot_, CollectiveKind::all_reduce, activation, Purpose::tensor),
-        .all_gather = builder_.call(tensor_slot_, CollectiveKind::all_gather, activation, Purpose::tensor),
-        .reduce_scatter = builder_.call(tensor_slot_, CollectiveKind::reduce_scatter, activation, Purpose::tensor),
-        .loss = builder_.call(tensor_slot_, CollectiveKind::all_reduce, tokens * 4, Purpose::tensor)};
+        .loss = Bytes{micro_batch_ * job_.training.sequence * 4}};
   }
   if (options_.pipeline > 1) {
-    const Bytes message{sequence_parallel() ? model_.boundary.count / options_.tensor : model_.boundary.count};
+    const Bytes boundary = model_.embedding.boundary;
+    const Bytes message{sequence_parallel() ? boundary.count / options_.tensor : boundary.count};
     send_activation_ = builder_.call(next_, CollectiveKind::send, message, Purpose::pipeline);
     receive_activation_ = builder_.call(previous_, CollectiveKind::receive, message, Purpose::pipeline);
     send_gradient_ = builder_.call(previous_gradient_, CollectiveKind::send, message, Purpose::pipeline);
@@ -214,41 +279,72 @@ void Planner::make_calls() {
   }
 }
 
-Planner::LayerBlocks Planner::make_layer_block(const std::string& name, const workloads::Layer& layer, bool recomputed,
-                                               bool loss) {
-  const workloads::Recompute recompute = recomputed ? job_.training.recompute : workloads::Recompute::none;
+Planner::LayerBlocks Planner::make_layer_block(const workloads::Layer& layer, bool recomputed, bool loss) {
+  const std::string& name = layer.name;
+  const workloads::Recompute recompute = recomputed ? job_.training.recompute : workloads::Recompute{};
   const Bytes kept = layer.saved_bytes(recompute, false);
-  const Bytes everything = layer.saved_bytes(workloads::Recompute::none, false);
+  const Bytes everything = layer.saved_bytes({}, false);
   const Bytes workspace = backward_workspace(layer);
 
   BlockWriter forward = builder_.block("forward " + name, host_.forward);
   forward.memory(MemoryPurpose::activations, kept);
-  write_forward(forward, layer, tensor_);
-  if (loss) write_loss_reductions(forward, tensor_);
-  if (&layer == &model_.embedding && tensor_)
-    forward.blocking(tensor_stream_, tensor_->sequence_parallel ? tensor_->reduce_scatter : tensor_->all_reduce);
+  write_forward(forward, layer, with_);
+  if (loss) {
+    forward.host_work(host_.loss);
+    write_loss_reductions(forward, with_);
+  }
+  const bool gathers_rows = &layer == &model_.embedding && with_.tensor;
+  const auto rows = [&](BlockWriter& block, CollectiveKind kind) {
+    block.blocking(tensor_stream_, builder_.call(tensor_slot_, kind, layer.boundary, Purpose::tensor));
+  };
+  if (gathers_rows) rows(forward, sequence_parallel() ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce);
 
   BlockWriter backward = builder_.block("backward " + name, host_.backward);
   backward.memory(MemoryPurpose::activations, everything - kept + workspace);
-  write_recompute(backward, layer, recompute, false, tensor_);
-  if (&layer == &model_.embedding && tensor_ && tensor_->sequence_parallel)
-    backward.blocking(tensor_stream_, tensor_->all_gather);
-  write_backward(backward, layer, tensor_, [&](BlockWriter& writer, std::size_t index) {
-    const workloads::Operator& op = layer.operators[index];
-    if (fuses_accumulation() || op.weight_gradient.empty()) return;
-    // Read the fresh gradient, read and write the accumulated one.
-    const std::int64_t traffic = workloads::activation_bytes(job_.training.precision) + 2 * state_.gradient;
-    const sim::Kernel accumulate = costs_.memory_bound("accumulate gradients", Bytes{op.parameters * traffic});
-    writer.compute({&accumulate, 1});
-  });
+  write_recompute(backward, layer, recompute, false, with_);
+  if (gathers_rows && sequence_parallel()) rows(backward, CollectiveKind::all_gather);
+  write_backward(backward, layer, with_,
+                 [&](BlockWriter& writer, std::size_t index) { accumulate_gradient(writer, layer.operators[index]); });
   backward.memory(MemoryPurpose::activations, -(everything + workspace));
-  return {.forward = forward.finish(), .backward = backward.finish()};
+  LayerBlocks blocks;
+  blocks.forward = forward.finish();
+  blocks.backward = backward.finish();
+  if (recomputed && recomputes_groups()) make_group_blocks(layer, blocks);
+  return blocks;
+}
+
+// Read the fresh gradient, read and write the accumulated one.
+void Planner::accumulate_gradient(BlockWriter& block, const workloads::Operator& op) {
+  if (fuses_accumulation() || op.weight_gradient.empty()) return;
+  const std::int64_t traffic = workloads::activation_bytes(job_.training.precision) + 2 * state_.gradient;
+  const sim::Kernel accumulate = costs_.memory_bound("accumulate gradients", Bytes{op.trained * traffic});
+  block.compute({&accumulate, 1});
+}
+
+// recompute-num-layers with recompute-method uniform: a group's layers run again together, and all that they keep is
+// there at once.
+void Planner::make_group_blocks(const workloads::Layer& layer, LayerBlocks& blocks) {
+  const Bytes everything = layer.saved_bytes({}, false);
+  const Bytes workspace = backward_workspace(layer);
+  BlockWriter dropping = builder_.block("forward " + layer.name, host_.forward);
+  write_forward(dropping, layer, with_);
+  blocks.forward_dropping = dropping.finish();
+  BlockWriter again_block = builder_.block("recompute " + layer.name, host_.forward);
+  again_block.memory(MemoryPurpose::activations, everything);
+  write_recompute(again_block, layer, training_.recompute, false, with_);
+  blocks.again = again_block.finish();
+  BlockWriter backward = builder_.block("backward " + layer.name, host_.backward);
+  backward.memory(MemoryPurpose::activations, workspace);
+  write_backward(backward, layer, with_,
+                 [&](BlockWriter& writer, std::size_t index) { accumulate_gradient(writer, layer.operators[index]); });
+  backward.memory(MemoryPurpose::activations, -(everything + workspace));
+  blocks.backward_only = backward.finish();
 }
 
 void Planner::make_layer_blocks() {
-  layer_ = make_layer_block("layer", model_.layer, true, false);
-  embedding_ = make_layer_block("embedding", model_.embedding, false, false);
-  head_ = make_layer_block("head", model_.head, false, true);
+  for (const workloads::Layer& layer : model_.kinds) layers_.push_back(make_layer_block(layer, true, false));
+  embedding_ = make_layer_block(model_.embedding, false, false);
+  head_ = make_layer_block(model_.head, false, true);
 }
 
 sim::BlockId Planner::reduce_block(std::int64_t parameters) {
@@ -264,18 +360,20 @@ sim::BlockId Planner::reduce_block(std::int64_t parameters) {
 // Layers of each bucket of a chunk, in the order of its backward pass. Buckets form on the first stage's first chunk
 // only; elsewhere one bucket per chunk, since it is off the critical path (megatron/core/distributed).
 std::vector<std::int64_t> Planner::bucket_layers(const Stage& stage, std::size_t chunk) const {
-  std::int64_t left = stage.layers[chunk];
-  std::int64_t per_bucket = std::max<std::int64_t>(1, left);
-  if (stage.index == 0 && chunk == 0) {
-    const std::int64_t size =
-        options_.ddp_bucket_size > 0 ? options_.ddp_bucket_size : std::max<std::int64_t>(40'000'000, 1'000'000 * data_);
-    per_bucket = std::max<std::int64_t>(1, (size + model_.layer.parameters - 1) / model_.layer.parameters);
+  const std::int64_t count = stage.layers[chunk];
+  if (stage.index != 0 || chunk != 0) return {count};
+  const std::int64_t size =
+      options_.ddp_bucket_size > 0 ? options_.ddp_bucket_size : std::max<std::int64_t>(40'000'000, 1'000'000 * data_);
+  std::vector<std::int64_t> buckets{0};
+  std::int64_t filled = 0;
+  for (std::int64_t i = count; i-- > 0;) {
+    if (filled >= size) {
+      buckets.push_back(0);
+      filled = 0;
+    }
+    ++buckets.back();
+    filled += model_.trained(stage.first_layer[chunk] + i, 1);
   }
-  std::vector<std::int64_t> buckets;
-  do {
-    buckets.push_back(std::min(per_bucket, left));
-    left -= buckets.back();
-  } while (left > 0);
   return buckets;
 }
 
@@ -284,11 +382,13 @@ std::vector<std::int64_t> Planner::bucket_layers(const Stage& stage, std::size_t
 std::int64_t Planner::bucket_parameters(const Stage& stage, std::size_t chunk, std::size_t index) const {
   const std::vector<std::int64_t> buckets = bucket_layers(stage, chunk);
   const auto position = static_cast<std::int64_t>(chunk);
-  std::int64_t parameters = buckets[index] * model_.layer.parameters;
-  if (index + 1 == buckets.size() && first(stage.index, position)) parameters += model_.embedding.parameters;
+  std::int64_t end = stage.first_layer[chunk] + stage.layers[chunk];
+  for (std::size_t i = 0; i < index; ++i) end -= buckets[i];
+  std::int64_t parameters = model_.trained(end - buckets[index], buckets[index]);
+  if (index + 1 == buckets.size() && first(stage.index, position)) parameters += model_.embedding.trained;
   if (index == 0 && last(stage.index, position)) {
-    parameters += model_.head.parameters;
-    if (embedding_is_shared()) parameters += vocab_ / options_.tensor * job_.model.hidden;
+    parameters += model_.head.trained;
+    if (embedding_is_shared() && !job_.training.adapters) parameters += vocab_ / options_.tensor * job_.model.hidden;
   }
   return parameters;
 }
@@ -326,6 +426,7 @@ void Planner::write_action(sim::Program& program, const Stage& stage, const Pipe
   const auto call = [&](sim::BlockId block, std::int64_t layer) {
     program.calls.push_back({.block = block, .layer = static_cast<std::int32_t>(layer), .micro_batch = micro_batch});
   };
+  const auto kind = [&](std::int64_t layer) { return model_.kind_of[static_cast<std::size_t>(layer)]; };
   const std::int64_t from = stage.first_layer[chunk];
   const std::int64_t count = stage.layers[chunk];
   if (action.kind == PipelineAction::Kind::forward) {
@@ -344,7 +445,10 @@ void Planner::write_action(sim::Program& program, const Stage& stage, const Pipe
     if (first(stage.index, action.chunk)) call(embedding_.forward, -1);
     for (std::int64_t i = 0; i < count; ++i) {
       if (i > 0) await(i);
-      call(layer_.forward, from + i);
+      const LayerBlocks& blocks = layers_[kind(from + i)];
+      call(recomputes_groups() && i % training_.recompute.every != 0 ? blocks.forward_dropping : blocks.forward,
+           from + i);
+      offload_.after_forward(program, {model_, from, count, i, micro_batch});
     }
     if (last(stage.index, action.chunk)) call(head_.forward, -1);
     return;
@@ -362,13 +466,47 @@ void Planner::write_action(sim::Program& program, const Stage& stage, const Pipe
   };
   if (last(stage.index, action.chunk)) call(head_.backward, -1);
   for (std::int64_t i = 0; i < count; ++i) {
-    call(layer_.backward, from + count - 1 - i);
+    const std::int64_t layer = count - 1 - i;
+    offload_.before_backward(program, {model_, from, count, layer, micro_batch});
+    write_layer_backward(program, from, count, layer, micro_batch);
     if (--left > 0 || bucket + 1 == buckets.size()) continue;
     reduce();
     left = buckets[++bucket];
   }
   if (first(stage.index, action.chunk)) call(embedding_.backward, -1);
   reduce();
+}
+
+// Of layer `layer` of a chunk. The first one of a group to go backward, which is its last, has the group run again; the
+// group's first layer kept its input meanwhile.
+void Planner::write_layer_backward(sim::Program& program, std::int64_t from, std::int64_t count, std::int64_t layer,
+                                   std::int32_t micro_batch) {
+  const auto blocks = [&](std::int64_t index) -> const LayerBlocks& {
+    return layers_[model_.kind_of[static_cast<std::size_t>(from + index)]];
+  };
+  const auto call = [&](sim::BlockId block, std::int64_t index) {
+    program.calls.push_back(
+        {.block = block, .layer = static_cast<std::int32_t>(from + index), .micro_batch = micro_batch});
+  };
+  if (!recomputes_groups()) return call(blocks(layer).backward, layer);
+  const std::int64_t start = layer / training_.recompute.every * training_.recompute.every;
+  const std::int64_t end = std::min(start + training_.recompute.every, count);
+  if (layer + 1 == end) {
+    for (std::int64_t i = start; i < end; ++i) {
+      if (i == start) call(drop_input_block(model_.layer(from + i)), i);
+      call(blocks(i).again, i);
+    }
+  }
+  call(blocks(layer).backward_only, layer);
+}
+
+// The input of a group is among what its first layer keeps when it runs again.
+sim::BlockId Planner::drop_input_block(const workloads::Layer& layer) {
+  const auto known = drop_input_blocks_.find(layer.input);
+  if (known != drop_input_blocks_.end()) return known->second;
+  BlockWriter block = builder_.block("take up kept input", host_.forward);
+  block.memory(MemoryPurpose::activations, -layer.input);
+  return drop_input_blocks_[layer.input] = block.finish();
 }
 
 // Between two actions: hand on what the first produced, and fetch what the second needs.
@@ -401,14 +539,25 @@ void Planner::write_transfers(sim::Program& program, const std::optional<Pipelin
       {.block = known->second, .micro_batch = static_cast<std::int32_t>(done ? done->micro_batch : next->micro_batch)});
 }
 
+Bytes Planner::workspaces() const {
+  if (!own_attention()) return cublas_workspaces + transformer_engine_workspace(hopper_or_later());
+  // Scores before the softmax go to a buffer that all layers share
+  // (megatron/core/transformer/dot_product_attention.py).
+  const std::int64_t scores =
+      micro_batch_ * (job_.model.heads / options_.tensor) * training_.sequence * training_.sequence;
+  return cublas_workspaces + Bytes{scores * workloads::activation_bytes(training_.precision)};
+}
+
 void Planner::write_program(const Stage& stage) {
   sim::Program program;
   program.name = options_.pipeline > 1 ? "stage " + std::to_string(stage.index) : "all ranks";
   const std::int64_t optimizer_shards = options_.distributed_optimizer ? data_ : 1;
-  program.resident[static_cast<std::size_t>(MemoryPurpose::parameters)] = Bytes{stage.parameters * state_.parameter};
-  program.resident[static_cast<std::size_t>(MemoryPurpose::gradients)] = Bytes{stage.parameters * state_.gradient};
+  program.resident[static_cast<std::size_t>(MemoryPurpose::parameters)] =
+      Bytes{stage.trained * state_.parameter} + stage.frozen;
+  program.resident[static_cast<std::size_t>(MemoryPurpose::gradients)] = Bytes{stage.trained * state_.gradient};
   program.resident[static_cast<std::size_t>(MemoryPurpose::optimizer)] =
-      sim::scaled(Bytes{stage.parameters * (state_.master + state_.moments)}, 1, optimizer_shards);
+      sim::scaled(state_.optimizer(stage.trained), 1, optimizer_shards);
+  program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = workspaces();
 
   write_step_start(program, stage);
   const std::vector<PipelineAction> actions =
@@ -491,31 +640,36 @@ std::int64_t Planner::norm_parameters(const Stage& stage) const {
   const auto of = [](const workloads::Layer& layer) {
     std::int64_t sum = 0;
     for (const workloads::Operator& op : layer.operators)
-      if (op.role == workloads::Role::replicated) sum += op.parameters;
+      if (op.role == workloads::Role::replicated) sum += op.trained;
     return sum;
   };
-  const std::int64_t layers = std::accumulate(stage.layers.begin(), stage.layers.end(), std::int64_t{0});
-  return layers * of(model_.layer) + (stage.index == options_.pipeline - 1 ? of(model_.head) : 0);
+  std::int64_t sum = stage.index == options_.pipeline - 1 ? of(model_.head) : 0;
+  for (std::size_t chunk = 0; chunk < stage.layers.size(); ++chunk)
+    for (std::int64_t i = 0; i < stage.layers[chunk]; ++i) sum += of(model_.layer(stage.first_layer[chunk] + i));
+  return sum;
 }
 
 // In order: gradient synchronisation, layer norms over the tensor group, tied embeddings between first and last stage,
 // gradient norm over the model-parallel ranks, optimizer, gather of the parameters.
 void Planner::write_step_end(sim::Program& program, const Stage& stage) {
-  if (!options_.overlap_grad_reduce && data_ > 1) program.calls.push_back({.block = reduce_block(stage.parameters)});
+  if (!options_.overlap_grad_reduce && data_ > 1) program.calls.push_back({.block = reduce_block(stage.trained)});
   BlockWriter block = builder_.block("optimizer step", host_.backward);
   if (data_ > 1) block.wait_for(sim::set_of(data_stream_));
   if (sequence_parallel()) {
     const Bytes norms{norm_parameters(stage) * state_.gradient};
     block.blocking(tensor_stream_, builder_.call(tensor_slot_, CollectiveKind::all_reduce, norms, Purpose::tensor));
   }
-  if (embedding_is_shared() && (stage.index == 0 || stage.index == options_.pipeline - 1)) {
+  if (embedding_is_shared() && !job_.training.adapters && (stage.index == 0 || stage.index == options_.pipeline - 1)) {
     const std::int64_t rows = vocab_ / options_.tensor;
     const Bytes matrix{rows * job_.model.hidden * state_.gradient};
     block.blocking(model_stream_,
                    builder_.call(embedding_slot_, CollectiveKind::all_reduce, matrix, Purpose::pipeline));
   }
-  const std::int64_t owned = options_.distributed_optimizer ? (stage.parameters + data_ - 1) / data_ : stage.parameters;
-  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(state_, owned, costs_);
+  const std::int64_t owned = options_.distributed_optimizer ? (stage.trained + data_ - 1) / data_ : stage.trained;
+  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, owned, costs_);
+  // The optimizer works on 32-bit copies of 16-bit gradients (megatron/core/optimizer/optimizer.py).
+  const Bytes copies{state_.master > 0 && state_.gradient < 4 ? owned * 4 : 0};
+  block.memory(MemoryPurpose::gradients, copies);
   block.compute({kernels.data(), 1});
   if (options_.tensor * options_.pipeline > 1 || (options_.distributed_optimizer && data_ > 1))
     block.blocking(model_stream_, builder_.call(model_slot_, CollectiveKind::all_reduce, Bytes{4},
@@ -524,7 +678,11 @@ void Planner::write_step_end(sim::Program& program, const Stage& stage) {
   block.compute({kernels.data() + 1, kernels.size() - 1});
   if (options_.distributed_optimizer && !options_.overlap_param_gather && data_ > 1)
     block.blocking(data_stream_, builder_.call(data_slot_, CollectiveKind::all_gather,
-                                               Bytes{stage.parameters * state_.parameter}, Purpose::data));
+                                               Bytes{stage.trained * state_.parameter}, Purpose::data));
+  block.memory(MemoryPurpose::gradients, -copies);
+  // The timer around the optimizer synchronises with the device in older releases (_Timer in megatron/global_vars.py),
+  // so the host does not run ahead into the next step.
+  if (!recent_software()) block.host_wait(sim::set_of(sim::compute_stream));
   program.calls.push_back({.block = block.finish()});
 }
 
@@ -549,6 +707,7 @@ void Planner::wire_ranks() {
     const sim::RankId rank = plan.program_of.id(i);
     plan.program_of[rank] = sim::ProgramId{static_cast<std::uint32_t>(grid.coordinate(rank, stages))};
   }
+  offload_.connect(plan, grid.ranks());
   add_groups(plan.communicators, grid, {axis["tp"]}, tensor_slot_);
   add_groups(plan.communicators, grid, {axis["dp"]}, data_slot_);
   // With a distributed optimizer every data-parallel rank knows only its part of the gradient.

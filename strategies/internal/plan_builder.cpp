@@ -9,6 +9,10 @@ BlockWriter::BlockWriter(PlanBuilder& builder, std::string name, sim::Duration l
   block_.launch = launch;
 }
 
+sim::CallId BlockWriter::call(sim::SlotId slot, sim::CollectiveKind kind, sim::Bytes bytes, sim::Purpose purpose) {
+  return builder_.call(slot, kind, bytes, purpose);
+}
+
 BlockWriter& BlockWriter::compute(std::span<const sim::Kernel> kernels) {
   for (const sim::Kernel& kernel : kernels) block_.ops.push_back({.work = sim::Compute{builder_.kernel(kernel)}});
   return *this;

@@ -16,6 +16,7 @@ class BlockWriter {
  public:
   BlockWriter(class PlanBuilder& builder, std::string name, sim::Duration launch);
 
+  sim::CallId call(sim::SlotId slot, sim::CollectiveKind kind, sim::Bytes bytes, sim::Purpose purpose);
   BlockWriter& compute(std::span<const sim::Kernel> kernels);
   // A kernel on a stream of its own; compute goes on.
   BlockWriter& side_kernel(sim::StreamId stream, const sim::Kernel& kernel, sim::StreamSet after);

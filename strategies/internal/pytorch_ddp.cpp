@@ -1,13 +1,14 @@
 #include "strategies/internal/pytorch_ddp.hpp"
 
 #include <algorithm>
-#include <array>
+#include <map>
 
 #include "strategies/ddp_buckets.hpp"
 #include "strategies/internal/checks.hpp"
 #include "strategies/internal/groups.hpp"
 #include "strategies/internal/host_profile.hpp"
 #include "strategies/internal/layer_ops.hpp"
+#include "strategies/internal/offload.hpp"
 #include "strategies/traffic.hpp"
 #include "workloads/layers.hpp"
 
@@ -28,15 +29,17 @@ class Planner {
         micro_batch_(job.training.micro_batch.value_or(job.training.global_batch / data_)),
         micro_batches_(job.training.global_batch / (data_ * micro_batch_)),
         host_(job.training.compile ? compiled_host() : eager_host()),
-        costs_(job.accelerator),
+        costs_(job.accelerator, job.cluster.devices()),
         reduced_(gradient_precision(job.training, Precision::fp32)),
-        state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32)) {}
+        architecture_(workloads::describe(job.model, job.training.sequence, 0, job.training.documents)),
+        state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32,
+                                      workloads::factored_moments(architecture_))),
+        offload_(builder_, job.training, host_.forward, true) {}
 
   PlannedStep plan();
 
  private:
   struct Part {  // a layer, the embedding or the head
-    std::string name;
     const workloads::Layer* layer = nullptr;
     std::int32_t index = -1;
     bool recomputed = false;
@@ -44,6 +47,7 @@ class Planner {
 
   bool mixed() const { return workloads::activation_bytes(job_.training.precision) == 2; }
   void write_program();
+  std::vector<std::int64_t> gradient_tensors() const;
   std::int64_t cast_parameters(const Part& part) const;
   sim::BlockId forward_block(const Part& part);
   sim::BlockId backward_block(const Part& part, bool reduces);
@@ -58,31 +62,55 @@ class Planner {
   HostProfile host_;
   workloads::KernelCosts costs_;
   Precision reduced_;
+  workloads::Architecture architecture_;
   workloads::StateBytes state_;
 
   PlanBuilder builder_;
+  ActivationOffload offload_;
   workloads::Expansion model_;
-  std::int64_t parameters_ = 0;
+  std::int64_t trained_ = 0;
+  Bytes frozen_{};
   sim::StreamId stream_{};
   sim::SlotId slot_{};
+  LayerCommunication with_;
   std::vector<Bytes> buckets_;  // in 32-bit gradient bytes, as DDP forms them
   std::size_t next_bucket_ = 0;
   Bytes ready_{};  // gradient bytes not yet in a launched bucket
 };
 
+// Of what is trained here, in the order in which parameters are registered.
+std::vector<std::int64_t> Planner::gradient_tensors() const {
+  std::vector<std::int64_t> sizes;
+  const auto add = [&](const workloads::Layer& layer, const workloads::Block& block) {
+    if (layer.trained == 0) return;
+    if (layer.trained == workloads::parameters_of(block)) {
+      for (const workloads::Tensor& tensor : workloads::tensors_of(block, job_.model.separate_projections))
+        sizes.push_back(tensor.size());
+      return;
+    }
+    for (const workloads::Operator& op : layer.operators)  // adapters
+      if (op.trained > 0) sizes.push_back(op.trained);
+  };
+  add(model_.embedding, architecture_.embedding);
+  for (const std::uint32_t kind : architecture_.layers) add(model_.kinds[kind], architecture_.kinds[kind]);
+  add(model_.head, architecture_.head);
+  return sizes;
+}
+
 std::int64_t Planner::cast_parameters(const Part& part) const {
   if (!mixed()) return 0;
   std::int64_t sum = 0;
   for (const workloads::Operator& op : part.layer->operators)
-    if (op.role == workloads::Role::column_linear || op.role == workloads::Role::row_linear) sum += op.parameters;
+    if (op.role == workloads::Role::column_linear || op.role == workloads::Role::row_linear) sum += op.trained;
   // A tied head has no parameters of its own, but uses the embedding's matrix.
-  if (part.layer == &model_.head && job_.model.tied_embeddings) sum += job_.model.vocab * job_.model.hidden;
+  if (part.layer == &model_.head && job_.model.tied_embeddings && !job_.training.adapters)
+    sum += job_.model.vocab * job_.model.hidden;
   return sum;
 }
 
 sim::BlockId Planner::forward_block(const Part& part) {
-  BlockWriter block = builder_.block("forward " + part.name, host_.forward);
-  const auto recompute = part.recomputed ? job_.training.recompute : workloads::Recompute::none;
+  BlockWriter block = builder_.block("forward " + part.layer->name, host_.forward);
+  const auto recompute = part.recomputed ? job_.training.recompute : workloads::Recompute{};
   block.memory(MemoryPurpose::activations, part.layer->saved_bytes(recompute, true));
   // Autocast casts the 32-bit weights of linear layers to 16 bits once per forward pass and keeps them for backward.
   if (const std::int64_t cast = cast_parameters(part); cast > 0) {
@@ -90,7 +118,7 @@ sim::BlockId Planner::forward_block(const Part& part) {
     block.compute({&kernel, 1});
     block.memory(MemoryPurpose::buffers, Bytes{cast * 2});
   }
-  write_forward(block, *part.layer, std::nullopt);
+  write_forward(block, *part.layer, with_);
   return block.finish();
 }
 
@@ -106,15 +134,15 @@ void Planner::reduce_ready(BlockWriter& block, std::int64_t parameters) {
 }
 
 sim::BlockId Planner::backward_block(const Part& part, bool reduces) {
-  BlockWriter block = builder_.block("backward " + part.name + (reduces ? " and reduce" : ""), host_.backward);
-  const auto recompute = part.recomputed ? job_.training.recompute : workloads::Recompute::none;
+  BlockWriter block = builder_.block("backward " + part.layer->name + (reduces ? " and reduce" : ""), host_.backward);
+  const auto recompute = part.recomputed ? job_.training.recompute : workloads::Recompute{};
   const Bytes kept = part.layer->saved_bytes(recompute, true);
-  const Bytes everything = part.layer->saved_bytes(workloads::Recompute::none, true);
+  const Bytes everything = part.layer->saved_bytes({}, true);
   const Bytes workspace = backward_workspace(*part.layer);
   block.memory(MemoryPurpose::activations, std::max(everything - kept, Bytes{}) + workspace);
-  write_recompute(block, *part.layer, recompute, true, std::nullopt);
+  write_recompute(block, *part.layer, recompute, true, with_);
   const auto after = [&](BlockWriter& writer, std::size_t index) {
-    const std::int64_t parameters = part.layer->operators[index].parameters;
+    const std::int64_t parameters = part.layer->operators[index].trained;
     if (parameters == 0) return;
     // 16-bit weight gradients are cast to 32 bits and accumulated; without views they are also copied into the bucket.
     std::int64_t traffic = mixed() ? 6 : 0;
@@ -126,7 +154,7 @@ sim::BlockId Planner::backward_block(const Part& part, bool reduces) {
     }
     if (reduces) reduce_ready(writer, parameters);
   };
-  write_backward(block, *part.layer, std::nullopt, after);
+  write_backward(block, *part.layer, with_, after);
   block.memory(MemoryPurpose::activations, -(std::max(everything, kept) + workspace));
   block.memory(MemoryPurpose::buffers, Bytes{-cast_parameters(part) * 2});
   return block.finish();
@@ -135,65 +163,75 @@ sim::BlockId Planner::backward_block(const Part& part, bool reduces) {
 sim::BlockId Planner::step_end() {
   BlockWriter block = builder_.block("optimizer step", host_.backward);
   if (options_.find_unused_parameters && data_ > 1) {
-    const auto tensors = static_cast<std::int64_t>(workloads::parameter_tensors(job_.model).size());
+    const auto tensors = static_cast<std::int64_t>(gradient_tensors().size());
     block.communicate(stream_,
                       builder_.call(slot_, CollectiveKind::all_reduce, Bytes{4 * tensors}, sim::Purpose::data));
   }
   block.wait_for(sim::set_of(stream_));
-  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(state_, parameters_, costs_);
+  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, trained_, costs_);
   block.compute(kernels);
   block.host_wait(sim::set_of(sim::compute_stream)).host_work(host_.step);
   return block.finish();
 }
 
 void Planner::write_program() {
-  std::vector<Part> parts{{.name = "embedding", .layer = &model_.embedding}};
-  for (std::int64_t i = 0; i < job_.model.layers; ++i)
-    parts.push_back(
-        {.name = "layer", .layer = &model_.layer, .index = static_cast<std::int32_t>(i), .recomputed = true});
-  parts.push_back({.name = "head", .layer = &model_.head});
+  std::vector<Part> parts{{.layer = &model_.embedding}};
+  for (std::int64_t i = 0; i < model_.layers(); ++i)
+    parts.push_back({.layer = &model_.layer(i), .index = static_cast<std::int32_t>(i), .recomputed = true});
+  parts.push_back({.layer = &model_.head});
 
   sim::Program program;
   program.name = "all ranks";
-  program.resident[static_cast<std::size_t>(MemoryPurpose::parameters)] = Bytes{parameters_ * state_.parameter};
-  program.resident[static_cast<std::size_t>(MemoryPurpose::gradients)] = Bytes{parameters_ * state_.gradient};
-  program.resident[static_cast<std::size_t>(MemoryPurpose::optimizer)] =
-      Bytes{parameters_ * (state_.master + state_.moments)};
+  program.resident[static_cast<std::size_t>(MemoryPurpose::parameters)] = Bytes{trained_ * state_.parameter} + frozen_;
+  program.resident[static_cast<std::size_t>(MemoryPurpose::gradients)] = Bytes{trained_ * state_.gradient};
+  program.resident[static_cast<std::size_t>(MemoryPurpose::optimizer)] = state_.optimizer(trained_);
   if (!options_.gradient_as_bucket_view && data_ > 1)
-    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{parameters_ * 4};
+    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{trained_ * 4};
 
-  const std::array<sim::BlockId, 3> forward{forward_block(parts.front()), forward_block(parts[1]),
-                                            forward_block(parts.back())};
-  std::array<sim::BlockId, 3> backward{};
-  if (micro_batches_ > 1)
-    backward = {backward_block(parts.front(), false), backward_block(parts[1], false),
-                backward_block(parts.back(), false)};
-  const auto kind = [&](std::size_t part) { return part == 0 ? 0U : part + 1 == parts.size() ? 2U : 1U; };
+  std::map<const workloads::Layer*, sim::BlockId> forward;
+  std::map<const workloads::Layer*, sim::BlockId> backward;
+  for (const Part& part : parts) {
+    if (forward.contains(part.layer)) continue;
+    forward[part.layer] = forward_block(part);
+    if (micro_batches_ > 1) backward[part.layer] = backward_block(part, false);
+  }
   for (std::int64_t m = 0; m < micro_batches_; ++m) {
     const auto call = [&](sim::BlockId block, const Part& part) {
       program.calls.push_back({.block = block, .layer = part.index, .micro_batch = static_cast<std::int32_t>(m)});
     };
-    for (std::size_t i = 0; i < parts.size(); ++i) call(forward.at(kind(i)), parts[i]);
+    const auto place = [&](const Part& part) {
+      return ActivationOffload::Place{model_, 0, model_.layers(), part.index, static_cast<std::int32_t>(m)};
+    };
+    for (const Part& part : parts) {
+      call(forward.at(part.layer), part);
+      if (part.index >= 0) offload_.after_forward(program, place(part));
+    }
     // no_sync(): only the last micro-batch reduces.
     const bool reduces = m + 1 == micro_batches_;
-    for (std::size_t i = parts.size(); i-- > 0;)
-      call(reduces ? backward_block(parts[i], data_ > 1) : backward.at(kind(i)), parts[i]);
+    for (std::size_t i = parts.size(); i-- > 0;) {
+      if (parts[i].index >= 0) offload_.before_backward(program, place(parts[i]));
+      call(reduces ? backward_block(parts[i], data_ > 1) : backward.at(parts[i].layer), parts[i]);
+    }
   }
   program.calls.push_back({.block = step_end()});
   builder_.plan().programs.add(std::move(program));
 }
 
 PlannedStep Planner::plan() {
-  const workloads::Shard shard{.micro_batch = micro_batch_, .sequence = job_.training.sequence};
+  // Tables of a recommender are divided over the ranks, everything else is replicated.
+  const workloads::Shard shard{.micro_batch = micro_batch_, .table_ranks = data_};
   workloads::KernelStyle style = job_.training.compile ? workloads::fused_style() : workloads::eager_style(job_.model);
-  style.split_projections = job_.model.gated();
-  model_ = workloads::expand(job_.model, job_.training, shard, job_.model.vocab, style, costs_);
-  parameters_ = workloads::parameters(job_.model);
+  style.split_projections = job_.model.separate_projections;
+  model_ = workloads::expand(architecture_, job_.training, shard, style, costs_);
+  trained_ = model_.embedding.trained + model_.trained(0, model_.layers()) + model_.head.trained;
+  frozen_ = model_.embedding.frozen + model_.frozen(0, model_.layers()) + model_.head.frozen;
   stream_ = builder_.stream("all-reduce");
   slot_ = builder_.slot("data");
+  if (job_.model.structure == workloads::Model::Structure::recommendation && data_ > 1)
+    with_.exchange = ExchangeCommunication{.stream = builder_.stream("table exchange"), .slot = slot_};
 
   std::vector<Bytes> tensors;
-  for (const std::int64_t tensor : workloads::parameter_tensors(job_.model)) tensors.push_back(Bytes{tensor * 4});
+  for (const std::int64_t tensor : gradient_tensors()) tensors.push_back(Bytes{tensor * 4});
   std::ranges::reverse(tensors);
   // A cap of one's own also replaces the small first limit.
   const Bytes cap{options_.bucket_cap_mb << 20};
@@ -205,6 +243,7 @@ PlannedStep Planner::plan() {
   plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(static_cast<std::size_t>(data_));
   plan.communicators = sim::CommunicatorTable(static_cast<std::size_t>(data_), plan.slots.size());
   add_groups(plan.communicators, grid, {0}, slot_);
+  offload_.connect(plan, data_);
   price_communications(plan, job_.cluster);
 
   PlannedStep step;
@@ -243,6 +282,8 @@ std::vector<Problem> PytorchDdp::check(const Job& job) const {
   only_one("pipeline", options_.pipeline);
   only_one("context", options_.context);
   only_one("expert", options_.expert);
+  const std::vector<Problem> groups = check_layer_groups(job, "pytorch-ddp");
+  problems.insert(problems.end(), groups.begin(), groups.end());
   const std::int64_t data = job.cluster.devices();
   const std::vector<Problem> batch = check_batch(job, data, job.training.micro_batch.value_or(1));
   problems.insert(problems.end(), batch.begin(), batch.end());

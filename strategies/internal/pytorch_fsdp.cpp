@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 
 #include "strategies/internal/checks.hpp"
 #include "strategies/internal/groups.hpp"
 #include "strategies/internal/host_profile.hpp"
 #include "strategies/internal/layer_ops.hpp"
+#include "strategies/internal/offload.hpp"
 #include "strategies/traffic.hpp"
 #include "workloads/layers.hpp"
 
@@ -54,11 +56,14 @@ class Planner {
         micro_batch_(job.training.micro_batch.value_or(job.training.global_batch / ranks_)),
         micro_batches_(job.training.global_batch / (ranks_ * micro_batch_)),
         host_(job.training.compile ? compiled_host() : eager_host()),
-        costs_(job.accelerator),
+        costs_(job.accelerator, job.cluster.devices()),
         gather_bytes_(workloads::activation_bytes(job.training.precision)),
         reduce_bytes_(workloads::element_bytes(
             gradient_precision(job.training, gather_bytes_ == 2 ? Precision::bf16 : Precision::fp32))),
-        state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32)) {
+        architecture_(workloads::describe(job.model, job.training.sequence, 0, job.training.documents)),
+        state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32,
+                                      workloads::factored_moments(architecture_))),
+        offload_(builder_, job.training, host_.forward, true) {
     if (reshard_.group == shards_) reshard_.group = 0;  // resharding over all is what `true` does
   }
 
@@ -68,21 +73,38 @@ class Planner {
   bool gathers() const { return shards_ > 1; }
   bool gathers_again() const { return gathers() && reshard_.frees; }
   sim::SlotId again_slot() const { return reshard_.group > 0 ? reshard_slot_ : shard_slot_; }
-  std::int64_t root_parameters() const { return model_.embedding.parameters + model_.head.parameters; }
+  // What is gathered, sharded and reduced at once: a layer, or the root (embedding, final norm, head).
+  struct Unit {
+    std::int64_t trained = 0;
+    Bytes frozen{};
+  };
+  static Unit unit_of(const workloads::Layer& layer) { return {.trained = layer.trained, .frozen = layer.frozen}; }
+  Unit root() const {
+    return {.trained = model_.embedding.trained + model_.head.trained,
+            .frozen = model_.embedding.frozen + model_.head.frozen};
+  }
+  std::int64_t trained_parameters() const { return root().trained + model_.trained(0, model_.layers()); }
+  Bytes gathered_bytes(const Unit& unit) const { return Bytes{unit.trained * gather_bytes_} + unit.frozen; }
+  // Of the layer with the most.
+  Bytes largest_gathered() const {
+    Bytes largest{};
+    for (const workloads::Layer& layer : model_.kinds) largest = std::max(largest, gathered_bytes(unit_of(layer)));
+    return largest;
+  }
   sim::Kernel kernel(const std::string& name, std::int64_t bytes) const {
     return costs_.memory_bound(name, Bytes{bytes});
   }
 
   void make_streams();
-  void write_gather(BlockWriter& block, std::int64_t parameters, sim::SlotId slot, sim::StreamSet after,
+  void write_gather(BlockWriter& block, const Unit& unit, sim::SlotId slot, sim::StreamSet after,
                     std::vector<EventRef> waits, EventRef records);
-  void write_arrival(BlockWriter& block, std::int64_t parameters);
-  void write_reduce(BlockWriter& block, std::int64_t parameters);
+  void write_arrival(BlockWriter& block, const Unit& unit);
+  void write_reduce(BlockWriter& block, const Unit& unit);
   sim::BlockId root_forward();
-  sim::BlockId layer_forward();
+  sim::BlockId layer_forward(const workloads::Layer& layer);
   sim::BlockId head_forward();
   sim::BlockId head_backward();
-  sim::BlockId layer_backward(bool prefetches);
+  sim::BlockId layer_backward(const workloads::Layer& layer, const workloads::Layer* next);
   sim::BlockId root_backward();
   sim::BlockId step_end();
   void write_program();
@@ -98,9 +120,11 @@ class Planner {
   workloads::KernelCosts costs_;
   std::int64_t gather_bytes_;  // per element
   std::int64_t reduce_bytes_;
+  workloads::Architecture architecture_;
   workloads::StateBytes state_;
 
   PlanBuilder builder_;
+  ActivationOffload offload_;
   workloads::Expansion model_;
   sim::StreamId copy_in_{}, all_gather_{}, reduce_scatter_{}, all_reduce_{};
   sim::SlotId shard_slot_{}, replicate_slot_{}, reshard_slot_{};
@@ -118,35 +142,38 @@ void Planner::make_streams() {
 }
 
 // The shard is cast into the gather's input, then gathered.
-void Planner::write_gather(BlockWriter& block, std::int64_t parameters, sim::SlotId slot, sim::StreamSet after,
+void Planner::write_gather(BlockWriter& block, const Unit& unit, sim::SlotId slot, sim::StreamSet after,
                            std::vector<EventRef> waits, EventRef records) {
-  block.memory(MemoryPurpose::buffers, Bytes{parameters * gather_bytes_});
-  const sim::CallId call =
-      builder_.call(slot, CollectiveKind::all_gather, Bytes{parameters * gather_bytes_}, sim::Purpose::data);
-  block.side_kernel(copy_in_, kernel("copy in", parameters / shards_ * (4 + gather_bytes_)), after);
+  const Bytes gathered_unit = gathered_bytes(unit);
+  block.memory(MemoryPurpose::buffers, gathered_unit);
+  const sim::CallId call = builder_.call(slot, CollectiveKind::all_gather, gathered_unit, sim::Purpose::data);
+  // Trained parameters are read in 32 bits, frozen ones as they are kept.
+  const std::int64_t read = unit.trained / shards_ * 4 + unit.frozen.count / shards_;
+  block.side_kernel(
+      copy_in_, kernel("copy in", read + unit.trained / shards_ * gather_bytes_ + unit.frozen.count / shards_), after);
   block.communicate(all_gather_, call, sim::set_of(copy_in_), std::move(waits), records);
 }
 
 // Compute waits for the gather and copies its output into the parameter tensors.
-void Planner::write_arrival(BlockWriter& block, std::int64_t parameters) {
+void Planner::write_arrival(BlockWriter& block, const Unit& unit) {
   block.wait_for(gathered);
-  block.record(copied, kernel("copy out", 2 * parameters * gather_bytes_));
+  block.record(copied, kernel("copy out", 2 * gathered_bytes(unit).count));
 }
 
 // Compute first waits for the reduction of the unit before: at most one is in flight.
-void Planner::write_reduce(BlockWriter& block, std::int64_t parameters) {
-  if (!gathers() && ranks_ == 1) return;
+void Planner::write_reduce(BlockWriter& block, const Unit& unit) {
+  if ((!gathers() && ranks_ == 1) || unit.trained == 0) return;
   if (gathers()) {
     block.wait_for(sim::set_of(reduce_scatter_));
-    const sim::Kernel pack = kernel("pack gradients", parameters * (gather_bytes_ + reduce_bytes_));
+    const sim::Kernel pack = kernel("pack gradients", unit.trained * (gather_bytes_ + reduce_bytes_));
     block.compute({&pack, 1});
     block.communicate(reduce_scatter_, builder_.call(shard_slot_, CollectiveKind::reduce_scatter,
-                                                     Bytes{parameters * reduce_bytes_}, sim::Purpose::data));
+                                                     Bytes{unit.trained * reduce_bytes_}, sim::Purpose::data));
   }
   if (ranks_ > shards_)
     block.communicate(all_reduce_,
                       builder_.call(replicate_slot_, CollectiveKind::all_reduce,
-                                    Bytes{parameters * reduce_bytes_ / shards_}, sim::Purpose::data),
+                                    Bytes{unit.trained * reduce_bytes_ / shards_}, sim::Purpose::data),
                       static_cast<sim::StreamSet>(sim::set_of(sim::compute_stream) | sim::set_of(reduce_scatter_)), {},
                       std::nullopt);
 }
@@ -154,38 +181,39 @@ void Planner::write_reduce(BlockWriter& block, std::int64_t parameters) {
 sim::BlockId Planner::root_forward() {
   BlockWriter block = builder_.block("forward embedding", host_.forward);
   if (gathers()) {
-    write_gather(block, root_parameters(), shard_slot_, sim::set_of(sim::compute_stream), {}, gathered);
-    write_arrival(block, root_parameters());
+    write_gather(block, root(), shard_slot_, sim::set_of(sim::compute_stream), {}, gathered);
+    write_arrival(block, root());
     // While a layer computes with its parameters, those of the next arrive: forward holds two gathered layers.
-    block.memory(MemoryPurpose::buffers, Bytes{model_.layer.parameters * gather_bytes_});
+    block.memory(MemoryPurpose::buffers, largest_gathered());
   }
-  block.memory(MemoryPurpose::activations, model_.embedding.saved_bytes(workloads::Recompute::none, true));
-  write_forward(block, model_.embedding, std::nullopt);
+  block.memory(MemoryPurpose::activations, model_.embedding.saved_bytes({}, true));
+  write_forward(block, model_.embedding);
   return block.finish();
 }
 
 // The next gather is issued as soon as the host reaches the next unit, and runs beside this unit's compute.
-sim::BlockId Planner::layer_forward() {
-  BlockWriter block = builder_.block("forward layer", host_.forward);
-  const std::int64_t parameters = model_.layer.parameters;
+sim::BlockId Planner::layer_forward(const workloads::Layer& layer) {
+  BlockWriter block = builder_.block("forward " + layer.name, host_.forward);
+  const Unit unit = unit_of(layer);
+  const Bytes size = gathered_bytes(unit);
   if (gathers()) {
-    write_gather(block, parameters, shard_slot_, 0, {neighbour_copied}, gathered);
-    write_arrival(block, parameters);
+    write_gather(block, unit, shard_slot_, 0, {neighbour_copied}, gathered);
+    write_arrival(block, unit);
   }
-  block.memory(MemoryPurpose::activations, model_.layer.saved_bytes(job_.training.recompute, true));
-  write_forward(block, model_.layer, std::nullopt);
+  block.memory(MemoryPurpose::activations, layer.saved_bytes(job_.training.recompute, true));
+  write_forward(block, layer);
   if (gathers_again()) {
-    block.memory(MemoryPurpose::buffers, Bytes{-parameters * gather_bytes_});
-    if (reshard_.group > 0) block.memory(MemoryPurpose::buffers, Bytes{parameters * gather_bytes_ / reshard_.group});
+    block.memory(MemoryPurpose::buffers, -size);
+    if (reshard_.group > 0) block.memory(MemoryPurpose::buffers, Bytes{size.count / reshard_.group});
   }
   return block.finish();
 }
 
 sim::BlockId Planner::head_forward() {
   BlockWriter block = builder_.block("forward head", host_.forward);
-  if (gathers()) block.memory(MemoryPurpose::buffers, Bytes{-model_.layer.parameters * gather_bytes_});
-  block.memory(MemoryPurpose::activations, model_.head.saved_bytes(workloads::Recompute::none, true));
-  write_forward(block, model_.head, std::nullopt);
+  if (gathers()) block.memory(MemoryPurpose::buffers, -largest_gathered());
+  block.memory(MemoryPurpose::activations, model_.head.saved_bytes({}, true));
+  write_forward(block, model_.head);
   return block.finish();
 }
 
@@ -193,55 +221,59 @@ sim::BlockId Planner::head_forward() {
 sim::BlockId Planner::head_backward() {
   BlockWriter block = builder_.block("backward head", host_.backward);
   if (gathers_again())
-    write_gather(block, model_.layer.parameters, again_slot(), sim::set_of(sim::compute_stream), {}, gathered);
+    write_gather(block, unit_of(model_.layer(model_.layers() - 1)), again_slot(), sim::set_of(sim::compute_stream), {},
+                 gathered);
   const Bytes workspace = backward_workspace(model_.head);
   block.memory(MemoryPurpose::activations, workspace);
   // Gradients of the root unit stay whole until all of them are there.
-  block.memory(MemoryPurpose::gradients, Bytes{model_.head.parameters * gather_bytes_});
-  write_backward(block, model_.head, std::nullopt);
-  block.memory(MemoryPurpose::activations, -(model_.head.saved_bytes(workloads::Recompute::none, true) + workspace));
+  block.memory(MemoryPurpose::gradients, Bytes{model_.head.trained * gather_bytes_});
+  write_backward(block, model_.head, {});
+  block.memory(MemoryPurpose::activations, -(model_.head.saved_bytes({}, true) + workspace));
   return block.finish();
 }
 
-sim::BlockId Planner::layer_backward(bool prefetches) {
-  BlockWriter block = builder_.block(prefetches ? "backward layer" : "backward first layer", host_.backward);
-  const std::int64_t parameters = model_.layer.parameters;
+// `next`: the layer whose backward pass follows, fetched meanwhile.
+sim::BlockId Planner::layer_backward(const workloads::Layer& layer, const workloads::Layer* next) {
+  BlockWriter block =
+      builder_.block("backward " + std::string{next != nullptr ? "" : "first "} + layer.name, host_.backward);
+  const Unit unit = unit_of(layer);
+  const Bytes size = gathered_bytes(unit);
   if (gathers_again()) {
-    write_arrival(block, parameters);
-    if (prefetches) write_gather(block, parameters, again_slot(), 0, {copied}, neighbour_gathered);
+    write_arrival(block, unit);
+    if (next != nullptr) write_gather(block, unit_of(*next), again_slot(), 0, {copied}, neighbour_gathered);
   }
-  const Bytes kept = model_.layer.saved_bytes(job_.training.recompute, true);
-  const Bytes everything = model_.layer.saved_bytes(workloads::Recompute::none, true);
-  const Bytes working = std::max(everything - kept, Bytes{}) + backward_workspace(model_.layer);
+  const Bytes kept = layer.saved_bytes(job_.training.recompute, true);
+  const Bytes everything = layer.saved_bytes({}, true);
+  const Bytes working = std::max(everything - kept, Bytes{}) + backward_workspace(layer);
   block.memory(MemoryPurpose::activations, working);
-  block.memory(MemoryPurpose::gradients, Bytes{parameters * gather_bytes_});
-  write_recompute(block, model_.layer, job_.training.recompute, true, std::nullopt);
-  write_backward(block, model_.layer, std::nullopt);
+  block.memory(MemoryPurpose::gradients, Bytes{unit.trained * gather_bytes_});
+  write_recompute(block, layer, job_.training.recompute, true, {});
+  write_backward(block, layer, {});
   block.memory(MemoryPurpose::activations, -(working + kept));
-  write_reduce(block, parameters);
-  block.memory(MemoryPurpose::gradients, Bytes{-parameters * gather_bytes_});
-  if (gathers()) block.memory(MemoryPurpose::buffers, Bytes{-parameters * gather_bytes_});
+  write_reduce(block, unit);
+  block.memory(MemoryPurpose::gradients, Bytes{-unit.trained * gather_bytes_});
+  if (gathers()) block.memory(MemoryPurpose::buffers, -size);
   if (gathers_again() && reshard_.group > 0)
-    block.memory(MemoryPurpose::buffers, Bytes{-(parameters * gather_bytes_ / reshard_.group)});
+    block.memory(MemoryPurpose::buffers, Bytes{-(size.count / reshard_.group)});
   return block.finish();
 }
 
 sim::BlockId Planner::root_backward() {
   BlockWriter block = builder_.block("backward embedding", host_.backward);
-  block.memory(MemoryPurpose::gradients, Bytes{model_.embedding.parameters * gather_bytes_});
-  write_backward(block, model_.embedding, std::nullopt);
-  block.memory(MemoryPurpose::activations, -model_.embedding.saved_bytes(workloads::Recompute::none, true));
-  write_reduce(block, root_parameters());
-  block.memory(MemoryPurpose::gradients, Bytes{-root_parameters() * gather_bytes_});
-  if (gathers()) block.memory(MemoryPurpose::buffers, Bytes{-root_parameters() * gather_bytes_});
+  block.memory(MemoryPurpose::gradients, Bytes{model_.embedding.trained * gather_bytes_});
+  write_backward(block, model_.embedding, {});
+  block.memory(MemoryPurpose::activations, -model_.embedding.saved_bytes({}, true));
+  write_reduce(block, root());
+  block.memory(MemoryPurpose::gradients, Bytes{-root().trained * gather_bytes_});
+  if (gathers()) block.memory(MemoryPurpose::buffers, -gathered_bytes(root()));
   return block.finish();
 }
 
 sim::BlockId Planner::step_end() {
   BlockWriter block = builder_.block("optimizer step", host_.backward);
   block.wait_for(static_cast<sim::StreamSet>(sim::set_of(reduce_scatter_) | sim::set_of(all_reduce_)));
-  const std::int64_t owned = (workloads::parameters(job_.model) + shards_ - 1) / shards_;
-  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(state_, owned, costs_);
+  const std::int64_t owned = (trained_parameters() + shards_ - 1) / shards_;
+  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, owned, costs_);
   block.compute({kernels.data(), 1});
   if (gathers())
     block.blocking(reduce_scatter_,
@@ -254,25 +286,35 @@ sim::BlockId Planner::step_end() {
 void Planner::write_program() {
   sim::Program program;
   program.name = "all ranks";
-  const std::int64_t parameters = workloads::parameters(job_.model);
-  const auto resident = [&](MemoryPurpose purpose, std::int64_t bytes) {
-    program.resident[static_cast<std::size_t>(purpose)] = sim::scaled(Bytes{parameters * bytes}, 1, shards_);
+  const std::int64_t trained = trained_parameters();
+  const auto resident = [&](MemoryPurpose purpose, Bytes bytes) {
+    program.resident[static_cast<std::size_t>(purpose)] = sim::scaled(bytes, 1, shards_);
   };
-  resident(MemoryPurpose::parameters, state_.parameter);
-  resident(MemoryPurpose::gradients, state_.gradient);
-  resident(MemoryPurpose::optimizer, state_.moments);
+  resident(MemoryPurpose::parameters,
+           Bytes{trained * state_.parameter} + root().frozen + model_.frozen(0, model_.layers()));
+  resident(MemoryPurpose::gradients, Bytes{trained * state_.gradient});
+  resident(MemoryPurpose::optimizer, state_.optimizer(trained));
 
+  const std::int64_t layers = model_.layers();
+  const auto kind = [&](std::int64_t layer) { return model_.kind_of[static_cast<std::size_t>(layer)]; };
   const sim::BlockId embedding = root_forward();
-  const sim::BlockId forward = layer_forward();
+  std::vector<sim::BlockId> forward;
+  for (const workloads::Layer& layer : model_.kinds) forward.push_back(layer_forward(layer));
   const sim::BlockId head = head_forward();
   const sim::BlockId head_back = head_backward();
-  const sim::BlockId backward = layer_backward(true);
-  const sim::BlockId backward_first = layer_backward(false);
+  // By the kind of a layer and of the one before it.
+  std::map<std::pair<std::uint32_t, std::uint32_t>, sim::BlockId> backward;
+  for (std::int64_t u = layers; u-- > 1;) {
+    const std::pair key{kind(u), kind(u - 1)};
+    if (!backward.contains(key)) backward[key] = layer_backward(model_.layer(u), &model_.layer(u - 1));
+  }
+  const sim::BlockId backward_first = layer_backward(model_.layer(0), nullptr);
   const sim::BlockId embedding_back = root_backward();
   // The packed gradients of a unit are being reduced while the next one is computed.
+  std::int64_t most_trained = 0;
+  for (const workloads::Layer& layer : model_.kinds) most_trained = std::max(most_trained, layer.trained);
   if (gathers())
-    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{model_.layer.parameters * reduce_bytes_};
-  const std::int64_t layers = job_.model.layers;
+    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{most_trained * reduce_bytes_};
   for (std::int64_t m = 0; m < micro_batches_; ++m) {
     const auto call = [&](sim::BlockId block, std::int64_t layer, std::int64_t unit) {
       program.calls.push_back({.block = block,
@@ -281,10 +323,19 @@ void Planner::write_program() {
                                .event_shift = shift_of(unit)});
     };
     call(embedding, -1, -1);
-    for (std::int64_t u = 0; u < layers; ++u) call(forward, u, u);
+    const auto place = [&](std::int64_t unit) {
+      return ActivationOffload::Place{model_, 0, layers, unit, static_cast<std::int32_t>(m)};
+    };
+    for (std::int64_t u = 0; u < layers; ++u) {
+      call(forward[kind(u)], u, u);
+      offload_.after_forward(program, place(u));
+    }
     call(head, -1, -1);
     call(head_back, -1, layers - 1);
-    for (std::int64_t u = layers; u-- > 0;) call(u > 0 ? backward : backward_first, u, u);
+    for (std::int64_t u = layers; u-- > 0;) {
+      offload_.before_backward(program, place(u));
+      call(u > 0 ? backward.at({kind(u), kind(u - 1)}) : backward_first, u, u);
+    }
     call(embedding_back, -1, -1);
   }
   program.calls.push_back({.block = step_end()});
@@ -300,14 +351,19 @@ void Planner::wire_ranks() {
   add_groups(plan.communicators, grid, {0, 1}, shard_slot_);
   add_groups(plan.communicators, grid, {2}, replicate_slot_);
   if (reshard_.group > 0) add_groups(plan.communicators, grid, {0}, reshard_slot_);
+  offload_.connect(plan, ranks_);
   price_communications(plan, job_.cluster);
 }
 
 PlannedStep Planner::plan() {
-  const workloads::Shard shard{.micro_batch = micro_batch_, .sequence = job_.training.sequence};
+  const workloads::Shard shard{.micro_batch = micro_batch_};
   workloads::KernelStyle style = job_.training.compile ? workloads::fused_style() : workloads::eager_style(job_.model);
-  style.split_projections = job_.model.gated();
-  model_ = workloads::expand(job_.model, job_.training, shard, job_.model.vocab, style, costs_);
+  style.split_projections = job_.model.separate_projections;
+  // torchtitan compiles blocks, not the loss (pytorch/torchtitan train.py, 2024); GPT-like models stand for
+  // llm-foundry's, whose loss is flash-attn's fused cross entropy: 16-bit logits and their gradient
+  // (mosaicml/llm-foundry `loss_fn`).
+  style.logits_bytes = job_.model.gated() ? workloads::eager_style(job_.model).logits_bytes : 4;
+  model_ = workloads::expand(architecture_, job_.training, shard, style, costs_);
   make_streams();
   write_program();
   wire_ranks();
@@ -347,6 +403,12 @@ std::vector<Problem> PytorchFsdp::check(const Job& job) const {
   only_one("pipeline", options_.pipeline);
   only_one("context", options_.context);
   only_one("expert", options_.expert);
+  if (job.model.structure == workloads::Model::Structure::recommendation)
+    problems.push_back({.key = "model",
+                        .message = "tables of a recommender are divided whole, not sharded by pytorch-fsdp; use "
+                                   "framework 'pytorch-ddp'"});
+  const std::vector<Problem> groups = check_layer_groups(job, "pytorch-fsdp");
+  problems.insert(problems.end(), groups.begin(), groups.end());
   const std::int64_t ranks = job.cluster.devices();
   const std::int64_t shards = options_.shard.value_or(ranks);
   require_divides(problems, "strategy.shard", shards, ranks, "the devices");

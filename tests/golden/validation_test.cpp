@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <charconv>
+#include <cmath>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,9 +28,9 @@ bool above_one(const std::string& text) {
   return value > 1;
 }
 
-// VTRS: 750 runs within one node, which are far off and would drown the rest. The others cannot be simulated yet.
-bool has_a_bound(const Measurement& measurement) {
-  return series_of(measurement.id) != "VTRS" && !setting(measurement, "strategy.schedule").starts_with("zb") &&
+// The others cannot be simulated yet.
+bool can_run(const Measurement& measurement) {
+  return !setting(measurement, "strategy.schedule").starts_with("zb") &&
          !above_one(setting(measurement, "strategy.context")) &&
          !(setting(measurement, "strategy.framework") == "pytorch-fsdp" &&
            above_one(setting(measurement, "strategy.tensor")));
@@ -39,9 +41,15 @@ class Accuracy : public testing::Test {
   static void SetUpTestSuite() {
     std::vector<Measurement> measurements;
     for (Measurement& measurement : built_in_measurements()) {
-      if (!has_a_bound(measurement)) continue;
+      if (!can_run(measurement)) continue;
       const std::string bytes = setting(measurement, "collective.bytes");
       if (!bytes.empty()) collectives[measurement.id] = std::stoll(bytes);
+      const std::string hidden = setting(measurement, "model.hidden");
+      if (!hidden.empty() && std::stoll(hidden) <= 1024) narrow.insert(measurement.id);
+      // Two to eight devices, of which no node type here has more.
+      if (measurement.quality == "strict" && measurement.kind == "dense" && bytes.empty() &&
+          setting(measurement, "cluster.nodes") == "1")
+        within_a_node.insert(measurement.id);
       measurements.push_back(std::move(measurement));
     }
     validation = validate(measurements, Catalog(), {.jobs = 2});
@@ -52,6 +60,16 @@ class Accuracy : public testing::Test {
     std::vector<const ValidationRow*> rows;
     for (const ValidationRow& row : validation.rows)
       if (row.field.starts_with("memory.") == memory && (series.empty() || series_of(row.id) == series))
+        rows.push_back(&row);
+    return summarise(rows);
+  }
+
+  // Times of strict dense runs within a node: with layers at most 1024 wide, which hosts rule, or wider.
+  static ErrorSummary of_a_node(bool small_layers) {
+    std::vector<const ValidationRow*> rows;
+    for (const ValidationRow& row : validation.rows)
+      if (within_a_node.contains(row.id) && !row.field.starts_with("memory.") &&
+          narrow.contains(row.id) == small_layers)
         rows.push_back(&row);
     return summarise(rows);
   }
@@ -67,6 +85,8 @@ class Accuracy : public testing::Test {
 
   static inline Validation validation;
   static inline std::map<std::string, std::int64_t> collectives;  // bytes, by row
+  static inline std::set<std::string> narrow;
+  static inline std::set<std::string> within_a_node;
 };
 
 // One test, so that CTest predicts every row once.
@@ -74,19 +94,22 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
   for (const ValidationRow& row : validation.rows) EXPECT_EQ(row.failed, "") << row.id << ' ' << row.field;
 
   const ErrorSummary times = summary(false);
-  EXPECT_GE(times.n, 230);
-  EXPECT_LT(times.mean_abs_error, 0.075);
+  EXPECT_GE(times.n, 1310);
   EXPECT_LT(times.median_abs_error, 0.065);
 
   struct Bound {
     std::int64_t least_rows;
     double mean_abs_error;
   };
+  // MCI: times of tiny models that a checking mode of the software holds up, kept for their memory; BERTPT: half of its
+  // rows were measured on sequences shorter than stated.
   const std::map<std::string, Bound> bounds{
-      {"BLOOMT", {53, 0.115}},  {"KORT", {10, 0.065}},    {"MLMR", {1, 0.02}},      {"MPT", {100, 0.056}},
-      {"SC21T1", {10, 0.035}},  {"TTAN", {3, 0.04}},      {"VTRM", {44, 0.082}},    {"ZB", {13, 0.04}},
-      {"NC-A100", {86, 0.068}}, {"NC-V100", {44, 0.043}}, {"NC-H100", {43, 0.065}}, {"NC-H200", {4, 0.01}},
-      {"NC-B200", {45, 0.046}}};
+      {"BLOOMT", {55, 0.12}},   {"KORT", {10, 0.055}},  {"MLMR", {1, 0.02}},      {"MPT", {102, 0.055}},
+      {"SC21T1", {10, 0.043}},  {"TTAN", {3, 0.025}},   {"VTRM", {48, 0.10}},     {"VTRS", {750, 0.082}},
+      {"ZB", {18, 0.063}},      {"RN50", {1, 0.08}},    {"BERTPT", {10, 0.42}},   {"MCI", {52, 0.65}},
+      {"MH100W", {9, 0.18}},    {"MH100S", {3, 0.07}},  {"MEGAW", {2, 0.19}},     {"NBR", {12, 0.20}},
+      {"NEMOCP", {1, 0.22}},    {"MISC", {1, 0.21}},    {"NC-A100", {86, 0.068}}, {"NC-V100", {44, 0.043}},
+      {"NC-H100", {43, 0.065}}, {"NC-H200", {4, 0.01}}, {"NC-B200", {45, 0.046}}};
   std::int64_t rows = 0;
   for (const auto& [series, bound] : bounds) {
     const ErrorSummary errors = summary(false, series);
@@ -95,6 +118,14 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
     rows += errors.n;
   }
   EXPECT_EQ(rows, times.n) << "a series has no bound";
+
+  const ErrorSummary small_layers = of_a_node(true);
+  EXPECT_GE(small_layers.n, 370);
+  EXPECT_LT(small_layers.mean_abs_error, 0.078);
+  const ErrorSummary large_layers = of_a_node(false);
+  EXPECT_GE(large_layers.n, 450);
+  EXPECT_LT(large_layers.mean_abs_error, 0.08);
+  EXPECT_LT(std::abs(large_layers.mean_error), 0.03);
 
   // Collectives, by size: latency decides below 16 MiB, bandwidth above.
   const ErrorSummary small = of_collectives(false);
@@ -105,8 +136,13 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
   EXPECT_LT(large.mean_abs_error, 0.045);
 
   const ErrorSummary memory = summary(true);
-  EXPECT_GE(memory.n, 50);
-  EXPECT_LE(memory.mean_abs_error, 0.12);
+  EXPECT_GE(memory.n, 105);
+  EXPECT_LT(memory.mean_abs_error, 0.067);
+
+  // All of them ran. One is too close to the edge of its devices.
+  const FitSummary fits = fits_of(validation);
+  EXPECT_GE(fits.runs, 1080);
+  EXPECT_LE(fits.runs - fits.fit, 2);
 }
 
 }  // namespace

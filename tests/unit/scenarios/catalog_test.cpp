@@ -4,61 +4,20 @@
 
 #include <array>
 #include <filesystem>
-#include <fstream>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "scenarios/internal/document.hpp"
 #include "scenarios/internal/entries.hpp"
 #include "scenarios/show.hpp"
+#include "tests/support/model_files.hpp"
+#include "workloads/architecture.hpp"
 
 namespace trainyard::scenarios {
 namespace {
 
 constexpr std::array<EntryKind, 4> all_kinds{EntryKind::accelerator, EntryKind::node, EntryKind::fabric,
                                              EntryKind::model};
-
-// A folder of one's own catalogue entries, gone with the test.
-class Folder {
- public:
-  Folder()
-      : path_(std::filesystem::temp_directory_path() /
-              ("trainyard_catalog_" + std::string{testing::UnitTest::GetInstance()->current_test_info()->name()})) {
-    std::filesystem::remove_all(path_);
-    std::filesystem::create_directories(path_);
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  void write(const std::string& name, const std::string& text) const {
-    std::filesystem::create_directories((path_ / name).parent_path());
-    std::ofstream{path_ / name} << text;
-  }
-  const std::filesystem::path& path() const { return path_; }
-  Catalog catalog() const { return Catalog{std::span{&path_, 1}}; }
-
- private:
-  std::filesystem::path path_;
-};
-
-template <class Action>
-std::string error_of(const Action& action) {
-  try {
-    action();
-    return "";
-  } catch (const ScenarioError& error) {
-    return error.what();
-  }
-}
-
-ModelReading read_model_text(const Catalog& catalog, const std::string& text, const std::string& file = "a.yaml") {
-  Reader reader;
-  const Value value = parse_yaml(text, file);
-  ModelReading reading = read_model(reader, catalog, value, "model");
-  reader.throw_mistakes();
-  return reading;
-}
 
 // "gemm.tile" and "gemm" give the source of gemm.tile.
 void expect_sources(const Value& map, const std::string& path, const Value& sources, const std::string& file) {
@@ -80,10 +39,18 @@ TEST(Catalog, EveryBuiltInEntryCanBeRead) {
     EXPECT_EQ(error_of([&] { catalog.node(entry->name); }), "");
   for (const auto* entry : catalog.entries(EntryKind::fabric))
     EXPECT_EQ(error_of([&] { catalog.fabric(entry->name); }), "");
-  for (const auto* entry : catalog.entries(EntryKind::model)) {
-    if (entry->name == "gpt" || entry->name == "llama") continue;  // families have no dimensions
-    EXPECT_EQ(error_of([&] { catalog.model(entry->name); }), "");
-  }
+  for (const auto* entry : catalog.entries(EntryKind::model))
+    EXPECT_EQ(error_of([&] { catalog.check(EntryKind::model, entry->name); }), "");
+}
+
+TEST(Catalog, OnlyFamiliesOfModelsLackDimensions) {
+  const Catalog catalog;
+  std::vector<std::string> lacking;
+  for (const auto* entry : catalog.entries(EntryKind::model))
+    if (!error_of([&] { catalog.model(entry->name); }).empty()) lacking.push_back(entry->name);
+  EXPECT_EQ(lacking, (std::vector<std::string>{"bert", "gpt", "gpt-oss", "llama", "mixtral", "nemotron", "qwen3-moe",
+                                               "resnet"}));
+  EXPECT_EQ(error_of([&] { catalog.model("resnet"); }), "catalog/models/resnet.yaml:1:1: missing key 'stage_blocks'");
 }
 
 TEST(Catalog, EveryKeyOfEveryBuiltInEntryHasASource) {
@@ -117,19 +84,11 @@ TEST(Catalog, FiguresArriveInTheirUnits) {
   EXPECT_EQ(catalog.fabric("fat-tree").kind, topology::FabricType::Kind::fat_tree);
 }
 
-TEST(Catalog, ModelsHaveTheParametersOfTheirPublications) {
-  const Catalog catalog;
-  EXPECT_EQ(workloads::parameters(catalog.model("gpt2")), 124'439'808);
-  EXPECT_EQ(workloads::parameters(catalog.model("gpt2-xl")), 1'557'611'200);
-  EXPECT_EQ(workloads::parameters(catalog.model("llama2-7b")), 6'738'415'616);
-  EXPECT_EQ(workloads::parameters(catalog.model("llama3-8b")), 8'030'261'248);
-}
-
 TEST(Catalog, AnUnknownNameGivesTheNearestOne) {
   const Catalog catalog;
   const std::string error = error_of([&] { catalog.node("dgx-h10"); });
   EXPECT_NE(error.find("no node is called 'dgx-h10' (did you mean 'dgx-h100'?)"), std::string::npos) << error;
-  EXPECT_NE(error.find("the catalogue has 'a100-80gb', "), std::string::npos) << error;
+  EXPECT_NE(error.find("the catalogue has 'a100-40gb', 'a100-80gb', "), std::string::npos) << error;
 }
 
 TEST(Catalog, OwnEntriesComeFirstAndMayRefineWhatTheyHide) {
@@ -263,126 +222,98 @@ TEST(Catalog, ContradictingDimensionsAreReported) {
   EXPECT_EQ(error_of([&] { read_model_text(catalog, "{base: gpt, " + dimensions + "heads: 5, head_dim: 16}"); }), "");
 }
 
-TEST(Catalog, ExpertsAreNotSupportedYet) {
+struct Contradiction {
+  const char* model;
+  const char* error;
+};
+
+void expect_errors(const std::vector<Contradiction>& contradictions) {
+  for (const Contradiction& contradiction : contradictions)
+    EXPECT_EQ(error_of([&] { read_model_text(Catalog{}, contradiction.model); }), contradiction.error)
+        << contradiction.model;
+}
+
+TEST(Catalog, AnyDecoderMayHaveExpertsOrNone) {
   const Catalog catalog;
-  EXPECT_NE(error_of([&] {
-              read_model_text(catalog, "{base: llama3-8b, experts: 8, top_k: 2}");
-            }).find("mixture-of-experts models are not supported yet"),
-            std::string::npos);
-  EXPECT_EQ(error_of([&] { read_model_text(catalog, "{base: llama3-8b, experts: 0}"); }), "");
+  const workloads::Model model = read_model_text(catalog, "{base: llama3-8b, experts: 8, top_k: 2}").model;
+  ASSERT_TRUE(model.experts.has_value());
+  EXPECT_EQ(model.experts->dense_ffn_hidden, 14336);
+  EXPECT_FALSE(read_model_text(catalog, "{base: llama3-8b, experts: 0}").model.experts.has_value());
+  const workloads::Model dense = read_model_text(catalog, "{base: mixtral-8x7b, experts: 0}").model;
+  EXPECT_EQ(workloads::parameters(dense), 7'241'732'096);  // what is left is a Mistral 7B
+  EXPECT_EQ(error_of([&] { read_model_text(catalog, "{base: deepseek-v3, experts: 0}"); }), "");
 }
 
-constexpr const char* llama_config =
-    R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8192, "num_hidden_layers": 80,
-        "num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 28672, "vocab_size": 128256,
-        "max_position_embeddings": 8192, "rope_scaling": null, "torch_dtype": "bfloat16"})";
-
-TEST(HuggingFace, ALlamaConfigIsTheModelOfTheCatalogue) {
-  const Folder folder;
-  folder.write("llama/config.json", llama_config);
-  const Catalog catalog;
-  const ModelReading reading =
-      read_model_text(catalog, "{hf_config: llama/config.json}", (folder.path() / "a.yaml").string());
-  EXPECT_EQ(workloads::parameters(reading.model), workloads::parameters(catalog.model("llama3-70b")));
-  EXPECT_EQ(reading.model.name, "llama");
-  EXPECT_FALSE(reading.model.tied_embeddings);
-  EXPECT_TRUE(reading.warnings.empty());
+TEST(Catalog, ContradictingExpertsAreReported) {
+  expect_errors({
+      {"{base: llama3-8b, experts: 8, top_k: 9}", "a.yaml:1:38: model.top_k: expected at most 8 experts, got 9"},
+      {"{base: llama3-8b, experts: 8}", "a.yaml:1:1: missing key 'model.top_k', which experts need"},
+      {"{base: llama3-8b, top_k: 2}", "a.yaml:1:26: model.top_k: a model without 'experts' has nothing to choose from"},
+      {"{base: llama3-8b, shared_ffn_hidden: 64}",
+       "a.yaml:1:1: model.experts: a model without 'experts' has nothing to choose from"},
+      {"{base: mixtral-8x7b, shared_gate: true}",
+       "a.yaml:1:35: model.shared_gate: a gate needs shared experts ('shared_ffn_hidden')"},
+      {"{base: mixtral-8x7b, first_dense: 33}", "a.yaml:1:35: model.first_dense: expected at most 32 layers, got 33"},
+      {"{base: mixtral-8x7b, moe_every: 33}", "a.yaml:1:33: model.moe_every: expected at most 32 layers, got 33"},
+      {"{base: mixtral-8x7b, dense_layers: [3, 32]}",
+       "a.yaml:1:22: model.dense_layers: there is no layer 32 among 32, counted from 0"},
+      {"{base: mixtral-8x7b, experts: 1000000, ffn_hidden: 10000000}",
+       "a.yaml:1:1: model: the model has more than 10^15 parameters"},
+  });
 }
 
-TEST(HuggingFace, KeysBesideTheFileOverrideIt) {
-  const Folder folder;
-  folder.write("config.json", llama_config);
-  const ModelReading reading = read_model_text(Catalog{}, "{hf_config: config.json, layers: 4, name: small}",
-                                               (folder.path() / "a.yaml").string());
-  EXPECT_EQ(reading.model.layers, 4);
-  EXPECT_EQ(reading.model.name, "small");
+TEST(Catalog, LatentAttentionNeedsItsDimensionsAndHasNoOthers) {
+  expect_errors({
+      {"{base: llama2-7b, q_rank: 8}", "a.yaml:1:1: missing key 'model.kv_rank', which latent attention needs"},
+      {"{base: llama2-7b, head_dim: 12, kv_rank: 8, nope_head_dim: 8, rope_head_dim: 4}",
+       "a.yaml:1:1: missing key 'model.v_head_dim', which latent attention (kv_rank) needs"},
+      {"{base: deepseek-v3, head_dim: 128}",
+       "a.yaml:1:31: model.head_dim: expected nope_head_dim + rope_head_dim, 192, got 128"},
+      {"{base: deepseek-v3, kv_heads: 8}",
+       "a.yaml:1:31: model.kv_heads: latent attention has keys and values for each of 128 heads, got 8"},
+      {"{base: deepseek-v3, sliding_window: 8}",
+       "a.yaml:1:37: model.sliding_window: latent attention with a window is not supported"},
+      {"{base: deepseek-v3, qk_norm: true}", "a.yaml:1:30: model.qk_norm: latent attention has norms of its own"},
+  });
 }
 
-TEST(HuggingFace, Gpt2HasItsOwnNamesAndDefaults) {
-  const Folder folder;
-  folder.write("config.json", R"({"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": null,
-                                  "n_positions": 1024, "n_ctx": 1024, "vocab_size": 50257})");
-  const ModelReading reading =
-      read_model_text(Catalog{}, "{hf_config: config.json}", (folder.path() / "a.yaml").string());
-  EXPECT_EQ(workloads::parameters(reading.model), 124'439'808);
-  EXPECT_TRUE(reading.model.tied_embeddings);
-  EXPECT_NEAR(reading.model.dropout, 0.1, 1e-9);
+TEST(Catalog, KeysOfAnotherStructureAreReported) {
+  expect_errors({
+      {"{base: llama3-8b, segments: 2}",
+       "a.yaml:1:19: model.segments: only structure 'encoder' has this, not 'decoder'"},
+      {"{base: bert-base, experts: 8}", "a.yaml:1:19: model.experts: only structure 'decoder' has this, not 'encoder'"},
+      {"{base: t5-small, sliding_window: 8}",
+       "a.yaml:1:18: model.sliding_window: only structure 'decoder' has this, not 'encoder-decoder'"},
+      {"{base: vit-b16, vocab: 8}",
+       "a.yaml:1:17: model.vocab: only structure 'decoder', 'encoder' or 'encoder-decoder' has this, not 'vision'"},
+      {"{base: resnet50, top_mlp: [1]}",
+       "a.yaml:1:18: model.top_mlp: only structure 'recommendation' has this, not 'convolution'"},
+      {"{base: dlrm, stage_blocks: [1]}",
+       "a.yaml:1:14: model.stage_blocks: only structure 'convolution' has this, not 'recommendation'"},
+      {"{base: llama3-8b, structure: graph}",
+       "a.yaml:1:30: model.structure: expected 'decoder', 'encoder', 'encoder-decoder', 'vision', 'convolution' or "
+       "'recommendation', got 'graph'"},
+  });
 }
 
-TEST(HuggingFace, Gpt2IsAlsoKnownByTheNamesOfTransformers) {
-  const Folder folder;
-  const std::string scenario = (folder.path() / "a.yaml").string();
-  folder.write("config.json", R"({"model_type": "gpt2", "hidden_size": 768, "num_hidden_layers": 12,
-                                  "num_attention_heads": 12, "max_position_embeddings": 1024, "vocab_size": 50257})");
-  EXPECT_EQ(workloads::parameters(read_model_text(Catalog{}, "{hf_config: config.json}", scenario).model), 124'439'808);
-  folder.write("config.json", R"({"model_type": "gpt2", "hidden_size": 0})");
-  const std::string error = error_of([&] { read_model_text(Catalog{}, "{hf_config: config.json}", scenario); });
-  EXPECT_NE(error.find("config.json:1:39: hidden_size: expected at least 1"), std::string::npos) << error;
-  EXPECT_NE(error.find("missing key 'n_layer'"), std::string::npos) << error;
-}
-
-TEST(HuggingFace, AFileThatCannotBeReadHidesNoOtherMistake) {
-  const Folder folder;
-  folder.write("config.json", "{\"model_type\": ");
-  const std::string scenario = (folder.path() / "a.yaml").string();
-  const std::string error =
-      error_of([&] { read_model_text(Catalog{}, "{hf_config: config.json, layrs: 1}", scenario); });
-  EXPECT_NE(error.find("config.json:1:"), std::string::npos) << error;
-  EXPECT_NE(error.find("unknown key 'layrs' in 'model' (did you mean 'layers'?)"), std::string::npos) << error;
-  const std::string missing = error_of([&] { read_model_text(Catalog{}, "{hf_config: no.json, layrs: 1}", scenario); });
-  EXPECT_NE(missing.find("no such file"), std::string::npos) << missing;
-  EXPECT_NE(missing.find("unknown key 'layrs'"), std::string::npos) << missing;
-  EXPECT_EQ(missing.find("missing key"), std::string::npos) << missing;
-}
-
-TEST(HuggingFace, Qwen2HasBiasesInItsProjectionsOnly) {
-  const Folder folder;
-  folder.write("config.json", R"({"model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24,
-      "num_attention_heads": 14, "num_key_value_heads": 2, "intermediate_size": 4864, "vocab_size": 151936,
-      "max_position_embeddings": 32768, "tie_word_embeddings": true, "use_sliding_window": false,
-      "sliding_window": 4096})");
-  const ModelReading reading =
-      read_model_text(Catalog{}, "{hf_config: config.json}", (folder.path() / "a.yaml").string());
-  EXPECT_EQ(workloads::parameters(reading.model), 494'032'768);  // Qwen2-0.5B
-  EXPECT_FALSE(reading.sliding_window);
-}
-
-TEST(HuggingFace, MistralLooksBackThroughAWindow) {
-  const Folder folder;
-  folder.write("config.json", R"({"model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32,
-      "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 32000,
-      "max_position_embeddings": 32768, "sliding_window": 4096})");
-  const ModelReading reading =
-      read_model_text(Catalog{}, "{hf_config: config.json}", (folder.path() / "a.yaml").string());
-  EXPECT_EQ(workloads::parameters(reading.model), 7'241'732'096);
-  EXPECT_EQ(reading.sliding_window, 4096);
-}
-
-TEST(HuggingFace, WhatCannotBeReadIsReportedInTheFile) {
-  const Folder folder;
-  const std::string scenario = (folder.path() / "a.yaml").string();
-  const auto error_for = [&](const std::string& config) {
-    folder.write("config.json", config);
-    return error_of([&] { read_model_text(Catalog{}, "{hf_config: config.json}", scenario); });
-  };
-  EXPECT_NE(error_for(R"({"model_type": "mixtral"})")
-                .find("config.json:1:16: model_type: expected 'llama', 'mistral', 'qwen2' or 'gpt2', got"),
-            std::string::npos);
-  EXPECT_NE(error_for("{}").find("missing key 'model_type'"), std::string::npos);
-  EXPECT_NE(error_for("[1]").find("expected the fields of a config.json"), std::string::npos);
-  const std::string missing = error_for(R"({"model_type": "llama", "hidden_size": "x"})");
-  EXPECT_NE(missing.find("config.json:1:40: hidden_size: expected a whole number"), std::string::npos) << missing;
-  EXPECT_NE(missing.find("missing key 'num_hidden_layers'"), std::string::npos) << missing;
-  const std::string contradiction = error_for(
-      R"({"model_type": "gpt2", "architectures": ["LlamaForCausalLM"], "n_embd": 8, "hidden_size": 9, "n_layer": 1,
-          "n_head": 1, "n_positions": 8, "vocab_size": 8})");
-  EXPECT_NE(contradiction.find("'LlamaForCausalLM' contradicts model_type 'gpt2'"), std::string::npos) << contradiction;
-  EXPECT_NE(contradiction.find("hidden_size: '9' contradicts n_embd, which is '8'"), std::string::npos)
-      << contradiction;
-  EXPECT_NE(error_of([&] {
-              read_model_text(Catalog{}, "{hf_config: none.json}", scenario);
-            }).find("a.yaml:1:13: model.hf_config: no such file"),
-            std::string::npos);
+TEST(Catalog, WhatAStructureCannotBeIsReported) {
+  expect_errors({
+      {"{base: llama3-8b, position_embedding: relative}",
+       "a.yaml:1:39: model.position_embedding: 'relative' is not supported in structure 'decoder'"},
+      {"{base: t5-small, relative_buckets: 0}",
+       "a.yaml:1:1: missing key 'model.relative_buckets', which relative positions need"},
+      {"{base: t5-small, kv_heads: 2}",
+       "a.yaml:1:28: model.kv_heads: fewer heads of keys and values than of queries are not supported in structure "
+       "'encoder-decoder'"},
+      {"{base: vit-b16, patch_size: 15}",
+       "a.yaml:1:29: model.patch_size: expected a divisor of image_size 224, got 15"},
+      {"{base: resnet50, stage_blocks: []}", "a.yaml:1:18: model.stage_blocks: expected one to 8 stages, got 0"},
+      {"{base: resnet50, image_size: 16}",
+       "a.yaml:1:30: model.image_size: expected at least 32 for 4 stages that halve it, got 16"},
+      {"{base: dlrm, top_mlp: [8]}", "a.yaml:1:14: model.top_mlp: expected the last width to be 1, the logit, got 8"},
+      {"{base: dlrm, bottom_mlp: []}", "a.yaml:1:14: model.bottom_mlp: expected one width at least"},
+      {"{base: dlrm, tables: []}", "a.yaml:1:14: model.tables: expected one table at least"},
+  });
 }
 
 }  // namespace

@@ -9,13 +9,19 @@
 namespace trainyard::scenarios {
 namespace {
 
-Result simulated(const std::string& faults) {
+constexpr const char* small_layers =
+    "model: {base: gpt, layers: 16, hidden: 2048, heads: 16, vocab: 50000}\n"
+    "training: {micro_batch: 1, global_batch: 256, sequence: 1024, precision: bf16}\n";
+// Large enough that devices, not hosts, set the pace.
+constexpr const char* large_layers =
+    "model: {base: gpt, layers: 16, hidden: 8192, heads: 64, vocab: 50000, positions: 2048}\n"
+    "training: {micro_batch: 4, global_batch: 1024, sequence: 2048, precision: bf16}\n";
+
+Result simulated(const std::string& faults, const std::string& layers = small_layers) {
   static const Catalog catalog;
   const std::string text =
       "name: faults\ncluster:\n  node: dgx-a100-80gb\n  nodes: 64\n  fabric: {base: fat-tree, radix: 16}\n  faults: [" +
-      faults +
-      "]\nmodel: {base: gpt, layers: 16, hidden: 2048, heads: 16, vocab: 50000}\n"
-      "training: {micro_batch: 1, global_batch: 256, sequence: 1024, precision: bf16}\n"
+      faults + "]\n" + layers +
       "strategy: {framework: megatron-lm, tensor: 8, pipeline: 4, distributed_optimizer: true}\n";
   return simulate(read_scenario(parse_yaml(text, "faults.yaml"), catalog)).result;
 }
@@ -34,8 +40,8 @@ TEST(FaultsTest, AHealthyClusterHasNoStragglers) {
 }
 
 TEST(FaultsTest, OneSlowDeviceIsTheCauseOfWhatTheOthersWait) {
-  const Result healthy = simulated("");
-  const Result slow = simulated("{device: 100, speed: 0.5}");
+  const Result healthy = simulated("", large_layers);
+  const Result slow = simulated("{device: 100, speed: 0.5}", large_layers);
   EXPECT_GT(slow.step_time_s, 1.2 * healthy.step_time_s);
   EXPECT_GT(slow.breakdown_s.back(), 0.8 * (slow.step_time_s - healthy.step_time_s));
   EXPECT_NEAR(breakdown_sum(slow), slow.step_time_s, 1e-9);

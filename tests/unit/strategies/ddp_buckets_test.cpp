@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/support/models.hpp"
+#include "workloads/architecture.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -61,6 +62,12 @@ TEST(DdpBuckets, OfResNet50AreTheOnesOfPyTorch) {
   ASSERT_EQ(buckets.size(), megabytes.size());
   for (std::size_t i = 0; i < buckets.size(); ++i)
     EXPECT_NEAR(static_cast<double>(buckets[i].count) * 1e-6, megabytes.at(i), 0.005) << i;
+}
+
+TEST(DdpBuckets, OfTheModelsTensorsAreTheSame) {
+  std::vector<Bytes> tensors = resnet50();
+  std::ranges::reverse(tensors);
+  EXPECT_EQ(reversed_gradients(tests::resnet50()), tensors);
 }
 
 TEST(DdpBuckets, CloseWhenTheyHaveReachedTheirLimit) {

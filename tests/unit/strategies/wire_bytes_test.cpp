@@ -2,12 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/document.hpp"
 #include "scenarios/simulate.hpp"
 #include "tests/support/models.hpp"
+#include "workloads/architecture.hpp"
 
 namespace trainyard {
 namespace {
@@ -49,7 +51,8 @@ constexpr double layers = 32;
 constexpr double hidden = 4096;
 const workloads::Model llama = tests::llama3_8b();
 const auto all_parameters = static_cast<double>(workloads::parameters(llama));
-const double layer_parameters = layers * static_cast<double>(workloads::layer_parameters(llama));
+const double layer_parameters =
+    layers * static_cast<double>(workloads::parameters_of(workloads::describe(llama, 1).kinds.front()));
 
 // GPT-2 XL, whose every bucket is large.
 class PytorchDdp : public testing::Test {
@@ -90,6 +93,59 @@ TEST_F(PytorchDdp, MarksUnusedParametersInABitmap) {
 }
 
 TEST_F(PytorchDdp, AloneHasNobodyToTalkTo) { EXPECT_TRUE(with({"cluster.devices=1"}).communication.empty()); }
+
+// Models without tokens.
+Result with_samples(const std::string& model, std::vector<std::string> settings) {
+  settings.insert(settings.begin(), {"model=" + model, "strategy.framework=pytorch-ddp",
+                                     "training={global_batch: 4096, precision: fp32}"});
+  return simulated(settings);
+}
+
+TEST_F(PytorchDdp, ReducesTheGradientsOfResNet50InFiveBuckets) {
+  const Result result = with_samples("resnet50", {"training.global_batch=64"});
+  const CommunicationSummary reduced = row(result, Purpose::data, CollectiveKind::all_reduce);
+  EXPECT_EQ(reduced.count, 5);
+  EXPECT_EQ(reduced.bytes, 4 * 25'557'032);
+}
+
+// Tables are divided over the ranks, perceptrons replicated.
+class Dlrm : public testing::Test {
+ protected:
+  static constexpr double perceptrons = 2'368'897;
+  static constexpr double vectors = 26 * 128;  // numbers that a sample has from all tables
+};
+
+TEST_F(Dlrm, ExchangesTheRowsOfItsSamplesForwardAndTheirGradientsBackward) {
+  for (const char* devices : {"cluster.devices=2", "cluster.devices=8"})
+    for (const auto& [precision, bytes] :
+         {std::pair{"training.precision=bf16", 2.0}, {"training.precision=fp32", 4.0}}) {
+      const Result result = with_samples("dlrm", {devices, precision});
+      const auto ranks = static_cast<double>(result.devices);
+      const CommunicationSummary exchanged = row(result, Purpose::tensor, CollectiveKind::all_to_all);
+      const double local = 4096 / ranks;
+      EXPECT_EQ(exchanged.count, 2);
+      EXPECT_EQ(exchanged.bytes, 2 * local * vectors * bytes);
+      expect_bytes(exchanged.wire_bytes, 2 * local * vectors * bytes * (ranks - 1) / ranks);
+    }
+}
+
+TEST_F(Dlrm, ExchangesThemForEveryMicroBatch) {
+  const CommunicationSummary exchanged =
+      row(with_samples("dlrm", {"training.micro_batch=128"}), Purpose::tensor, CollectiveKind::all_to_all);
+  EXPECT_EQ(exchanged.count, 2 * 4);
+  expect_bytes(exchanged.wire_bytes, 2 * 512 * vectors * 4 * 7 / 8);
+}
+
+TEST_F(Dlrm, ReducesTheGradientsOfThePerceptronsOnly) {
+  const Result result = with_samples("dlrm", {});
+  EXPECT_EQ(row(result, Purpose::data, CollectiveKind::all_reduce).bytes, 4 * perceptrons);
+  EXPECT_EQ(result.communication.size(), 2U);
+}
+
+TEST_F(Dlrm, AloneExchangesNothing) {
+  const std::vector<std::string> fits{"cluster.devices=1", "model={base: dlrm, tables: [1000, 1000]}"};
+  EXPECT_TRUE(with_samples("dlrm", fits).communication.empty());
+}
 
 class PytorchFsdp : public testing::Test {
  protected:
@@ -185,6 +241,11 @@ TEST_F(MegatronLm, SequenceParallelismReducesTheGradientsOfNormsAtTheEnd) {
 
 TEST_F(MegatronLm, FullRecomputationRepeatsTheReductionsOfForward) {
   const Result result = simulated({"cluster.devices=2", "strategy.tensor=2", "training.recompute=full"});
+  EXPECT_EQ(row(result, Purpose::tensor, CollectiveKind::all_reduce).count, 16 * (6 * layers + 2 + 3) + 1);
+}
+
+TEST_F(MegatronLm, FullRecomputationOfGroupsRepeatsThemAsOften) {
+  const Result result = simulated({"cluster.devices=2", "strategy.tensor=2", "training.recompute={every: 4}"});
   EXPECT_EQ(row(result, Purpose::tensor, CollectiveKind::all_reduce).count, 16 * (6 * layers + 2 + 3) + 1);
 }
 

@@ -59,6 +59,25 @@ TEST(CommandLine, OutputsGoToDifferentFiles) {
   expect_refused("validate --csv - --json -", "--csv: expected another file than that of --json");
 }
 
+TEST(CommandLine, WhatDoesNotFitEndsWithThreeAndAdvice) {
+  const std::string scenario = TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml";
+  const std::string command = "run '" + scenario + "' --set model=llama2-13b --require-fit";
+  const Ended ended = trainyard(command);
+  EXPECT_EQ(ended.status, 3);
+  for (const char* text : {"DOES NOT FIT", "What takes most of it", "It would fit with one of these (--set)",
+                           "strategy.framework=pytorch-fsdp"})
+    EXPECT_NE(ended.output.find(text), std::string::npos) << text << "\n" << ended.output;
+  EXPECT_EQ(trainyard(command + " --set strategy.framework=pytorch-fsdp --set training.recompute=full").status, 0);
+}
+
+TEST(CommandLine, TheMemoryTimelineIsATable) {
+  const Ended ended =
+      trainyard("run '" TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml' --memory -");
+  EXPECT_EQ(ended.status, 0);
+  EXPECT_EQ(ended.output.find("time_s,parameters,gradients,optimizer,activations,buffers,allocated\n0.000000000,"), 0U)
+      << ended.output.substr(0, 200);
+}
+
 TEST(CommandLine, AFileNeedsAName) {
   expect_refused("run a.yaml --json ''", "--json: expected the name of a file");
   expect_refused("run a.yaml --trace ''", "--trace: expected the name of a file");

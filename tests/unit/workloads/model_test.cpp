@@ -1,5 +1,3 @@
-#include "workloads/model.hpp"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -7,9 +5,18 @@
 #include <vector>
 
 #include "tests/support/models.hpp"
+#include "workloads/architecture.hpp"
 
 namespace trainyard::workloads {
 namespace {
+
+std::int64_t layer_parameters(const Model& model) { return parameters_of(describe(model, 1).kinds.front()); }
+std::int64_t embedding_parameters(const Model& model, std::int64_t vocab) {
+  return parameters_of(describe(model, 1, vocab).embedding);
+}
+std::int64_t head_parameters(const Model& model, std::int64_t vocab) {
+  return parameters_of(describe(model, 1, vocab).head);
+}
 
 using tests::gpt;
 using tests::llama;
@@ -71,7 +78,7 @@ TEST(Model, APaddedVocabularyAddsRowsToTheEmbeddingAndToAHeadOfItsOwn) {
 TEST(Model, TensorsAddUpToTheParameters) {
   Model no_bias = tests::gpt2();
   no_bias.bias = false;
-  no_bias.qkv_bias = false;
+  no_bias.qkv_bias = no_bias.output_bias = no_bias.ffn_bias = no_bias.norm_bias = false;
   for (const Model& model : {tests::gpt2(), no_bias, neox_20b(), tests::llama3_8b(), qwen2(28, 3584, 18944, 28, 4)}) {
     const std::vector<std::int64_t> tensors = parameter_tensors(model);
     EXPECT_EQ(std::accumulate(tensors.begin(), tensors.end(), std::int64_t{0}), parameters(model));
@@ -88,7 +95,8 @@ TEST(Model, TensorsComeInTheOrderOfRegistration) {
   };
   EXPECT_EQ(tensors, expected);
   // Llama-like code keeps query, key, value, gate and up apart.
-  EXPECT_EQ(layer_tensors(llama(1, 4, 8, 2, 1, 10)), (std::vector<std::int64_t>{4, 16, 8, 8, 16, 4, 32, 32, 32}));
+  EXPECT_EQ(parameter_tensors(llama(1, 4, 8, 2, 1, 10)),
+            (std::vector<std::int64_t>{40, 4, 16, 8, 8, 16, 4, 32, 32, 32, 4, 40}));
 }
 
 TEST(Model, TrainingFlopsPerTokenAreThreeTimesTheForwardOnesOfProductsAndAttention) {

@@ -1,0 +1,111 @@
+#include "workloads/routing.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "tests/support/models.hpp"
+
+namespace trainyard::workloads {
+namespace {
+
+using tests::capacity;
+using tests::imbalance;
+
+using Loads = std::vector<std::int64_t>;
+
+std::int64_t sum_of(const Loads& loads) { return std::accumulate(loads.begin(), loads.end(), std::int64_t{0}); }
+
+Loads drawn(double concentration, std::int64_t seed, std::int64_t experts = 64, std::int64_t tokens = 65536) {
+  return expert_loads(tests::dirichlet(concentration, seed), experts, tokens);
+}
+
+// Of the most loaded expert over the mean, on average over many draws.
+double imbalance_of(double concentration) {
+  double sum = 0;
+  for (std::int64_t seed = 1; seed <= 50; ++seed) sum += static_cast<double>(drawn(concentration, seed).front()) / 1024;
+  return sum / 50;
+}
+
+TEST(ExpertLoads, AreTheMeanWhereNothingElseIsSaid) {
+  EXPECT_EQ(expert_loads({}, 8, 4096), Loads(8, 512));
+  EXPECT_EQ(expert_loads({}, 1, 4096), Loads{4096});
+  EXPECT_EQ(expert_loads({}, 4, 10), (Loads{3, 3, 2, 2}));
+  EXPECT_EQ(expert_loads({}, 4, 2), (Loads{1, 1, 0, 0}));
+}
+
+TEST(ExpertLoads, AddUpToTheTokensWithoutACapacity) {
+  for (const std::int64_t experts : {1, 2, 7, 8, 256})
+    for (const std::int64_t tokens : {0, 1, 5, 1000, 65536, 1'000'003}) {
+      for (const double over_mean : {1.0, 1.1, 1.5, 3.0, 1000.0})
+        EXPECT_EQ(sum_of(expert_loads(imbalance(over_mean), experts, tokens)), tokens) << experts << ' ' << over_mean;
+      for (const double concentration : {0.001, 0.1, 1.0, 10.0, 1e6})
+        EXPECT_EQ(sum_of(drawn(concentration, 3, experts, tokens)), tokens) << experts << ' ' << concentration;
+    }
+}
+
+TEST(ExpertLoads, WithACapacityAreItWhateverTheRealLoad) {
+  EXPECT_EQ(expert_loads(capacity(1.0), 8, 4096), Loads(8, 512));
+  EXPECT_EQ(expert_loads(capacity(1.25), 8, 4096), Loads(8, 640));
+  EXPECT_EQ(expert_loads(capacity(0.5), 8, 4096), Loads(8, 256));
+  // Rounded up: 1.25 x 100 / 8.
+  EXPECT_EQ(expert_loads(capacity(1.25), 8, 100), Loads(8, 16));
+}
+
+TEST(ExpertLoads, OfTheMostLoadedExpertAreTheImbalanceTimesTheMean) {
+  EXPECT_EQ(expert_loads(imbalance(2), 4, 4000), (Loads{2000, 667, 667, 666}));
+  EXPECT_EQ(expert_loads(imbalance(1.5), 8, 8000).front(), 1500);
+  EXPECT_EQ(expert_loads(imbalance(1.1), 8, 8000).front(), 1100);
+  EXPECT_EQ(expert_loads(imbalance(1.3), 256, 65536).front(), 333);  // 332.8
+}
+
+TEST(ExpertLoads, OfTheOthersDifferByOneAtMost) {
+  for (const double over_mean : {1.0, 1.1, 1.5, 3.0}) {
+    const Loads loads = expert_loads(imbalance(over_mean), 64, 100'000);
+    const auto [least, most] = std::minmax_element(loads.begin() + 1, loads.end());
+    EXPECT_LE(*most - *least, 1) << over_mean;
+    EXPECT_GE(loads.front(), *most) << over_mean;
+  }
+}
+
+TEST(ExpertLoads, BeyondEveryTokenOnOneExpertStayThere) {
+  EXPECT_EQ(expert_loads(imbalance(4), 4, 1000), (Loads{1000, 0, 0, 0}));
+  EXPECT_EQ(expert_loads(imbalance(100), 4, 1000), (Loads{1000, 0, 0, 0}));
+}
+
+TEST(ExpertLoads, DrawnTwiceFromOneSeedAreTheSame) {
+  for (const double concentration : {0.1, 1.0, 10.0}) {
+    EXPECT_EQ(drawn(concentration, 7), drawn(concentration, 7));
+    EXPECT_NE(drawn(concentration, 7), drawn(concentration, 8));
+  }
+}
+
+TEST(ExpertLoads, DrawnComeWithTheMostLoadedFirst) {
+  for (std::int64_t seed = 1; seed <= 20; ++seed) {
+    const Loads loads = drawn(0.5, seed);
+    EXPECT_TRUE(std::is_sorted(loads.rbegin(), loads.rend())) << seed;
+  }
+}
+
+TEST(ExpertLoads, AreTheMoreUnevenTheSmallerTheConcentration) {
+  EXPECT_GT(imbalance_of(0.1), imbalance_of(1) * 2);
+  EXPECT_GT(imbalance_of(1), imbalance_of(10) * 1.5);
+  EXPECT_GT(imbalance_of(10), imbalance_of(1000) * 1.3);
+  EXPECT_NEAR(imbalance_of(1e8), 1, 0.01);
+  // The largest of 64 shares of an even stick broken at random is the 64th harmonic number, 4.74, times the mean.
+  EXPECT_NEAR(imbalance_of(1), 4.74, 0.5);
+}
+
+TEST(ExpertLoads, OfTheSmallestConcentrationsLeaveNearlyAllToOneExpert) {
+  for (std::int64_t seed = 1; seed <= 200; ++seed) {
+    const Loads loads = drawn(0.001, seed, 4, 1000);
+    EXPECT_EQ(sum_of(loads), 1000) << seed;
+    EXPECT_GE(loads.back(), 0) << seed;
+    EXPECT_LE(loads.front(), 1000) << seed;
+  }
+}
+
+}  // namespace
+}  // namespace trainyard::workloads

@@ -1,0 +1,87 @@
+// One block of a model expanded into the kernels of one device's share of it.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "workloads/layers.hpp"
+
+namespace trainyard::workloads {
+
+class Expander {
+ public:
+  Expander(const Architecture& architecture, const Training& training, const Shard& shard, const KernelStyle& style,
+           const KernelCosts& costs, const Block& block)
+      : architecture_(architecture), training_(training), shard_(shard), style_(style), costs_(costs), block_(block) {}
+
+  // `input_elements`: of a sample, what the block before hands on.
+  Layer layer(std::int64_t input_elements);
+
+ private:
+  void expand(const Operation& operation, const NormWork& work);
+  void expand(const Operation& operation, const LinearWork& work);
+  void expand(const Operation& operation, const AttentionWork& work);
+  void expand(const Operation& operation, const RotaryWork& work);
+  void expand(const Operation& operation, const ActivationWork& work);
+  void expand(const Operation& operation, const ResidualWork& work);
+  void expand(const Operation& operation, const LookupWork& work);
+  void expand(const Operation& operation, const RouterWork& work);
+  void expand(const Operation& operation, const ExpertsWork& work);
+  void expand(const Operation& operation, const ConvolutionWork& work);
+  void expand(const Operation& operation, const BatchNormWork& work);
+  void expand(const Operation& operation, const PassWork& work);
+  void expand(const Operation& operation, const TablesWork& work);
+  void expand(const Operation& operation, const InteractionWork& work);
+  void expand(const Operation& operation, const LossWork& work);
+
+  // Parts of a linear that run as one product.
+  struct Product {
+    std::string name;
+    std::vector<LinearWork::Part> parts;
+    std::int64_t tokens = 0;
+    std::int64_t inputs = 0;   // on this device
+    std::int64_t outputs = 0;  // likewise
+    Precision precision{};
+  };
+  Product product_of(const Operation& operation, const LinearWork& work, std::vector<LinearWork::Part> parts) const;
+  void add_product(const Operation& operation, const LinearWork& work, const Product& product, bool first);
+  void add_casts(Operator& op, const Product& product) const;
+  void add_dequantisation(Operator& op, const std::string& name) const;
+  void add_adapters(Operator& op, const LinearWork& work, const Product& product) const;
+  void add_unfused_attention(Operator& op, const AttentionShape& shape, const AttentionWork& work);
+  void add_activation(const std::string& name, Model::Activation kind, std::int64_t elements);
+  void add_grouped_product(const std::string& name, const GroupedGemm& shape, bool bias);
+
+  Operator& add(std::string name, Role role);
+  // One kernel when fused; several, of the same traffic in all, when a framework runs operator by operator.
+  void elementwise(std::vector<sim::Kernel>& kernels, const std::string& name, sim::Bytes traffic,
+                   std::int64_t count = 1) const;
+  std::int64_t element() const { return activation_bytes(training_.precision); }
+  std::int64_t tokens() const { return shard_.micro_batch * block_.tokens; }
+  std::int64_t replicated() const { return shard_.sequence_parallel ? tokens() / shard_.tensor : tokens(); }
+  std::int64_t divided(const LinearWork::Part& part) const { return std::max(part.least, part.width / shard_.tensor); }
+  sim::Bytes bytes(std::int64_t elements) const { return sim::Bytes{elements} * element(); }
+  sim::Bytes passes(std::int64_t elements, double count) const;
+  bool dropout() const { return architecture_.dropout > 0; }
+  bool frozen() const { return training_.adapters.has_value(); }
+  bool quantized() const { return frozen() && training_.adapters->quantized && region_ != Region::other; }
+  bool adapted(const Operation& operation, const LinearWork::Part& part) const;
+  // Precision of a product that runs in 32 bits, on the fastest units that take such numbers.
+  Precision wide() const;
+
+  const Architecture& architecture_;
+  const Training& training_;
+  const Shard& shard_;
+  const KernelStyle& style_;
+  const KernelCosts& costs_;
+  const Block& block_;
+  Layer layer_;
+  Region region_ = Region::other;
+  std::int64_t products_ = 0;      // so far: every second one's output is kept by torchtitan's selective policy
+  bool input_kept_ = false;        // of the linear at hand, by one of its products
+  bool outputs_divided_ = false;   // of the last linear, over the tensor group
+  std::optional<Module> made_by_;  // what the operator before is, if it can run again
+};
+
+}  // namespace trainyard::workloads

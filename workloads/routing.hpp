@@ -1,0 +1,18 @@
+// Which experts tokens go to: how many each of them gets.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "workloads/training.hpp"
+
+namespace trainyard::workloads {
+
+// Tokens of each of `experts` experts when `tokens` (top k counted) are spread over them.
+//   capacity: ceil(factor x tokens / experts) each, whatever the real load: what is above is dropped, the rest padded;
+//   dirichlet: shares drawn from a symmetric Dirichlet distribution, sorted, the most loaded first;
+//   else: the first expert has `imbalance` times the mean, the others share the rest alike.
+// Dropless loads add up to `tokens`. Throws nothing; the same seed gives the same loads.
+std::vector<std::int64_t> expert_loads(const ExpertRouting& routing, std::int64_t experts, std::int64_t tokens);
+
+}  // namespace trainyard::workloads
