@@ -61,6 +61,16 @@ struct ExpertRouting {
   std::int64_t seed = 1;
 };
 
+// How kernels come about: what the host pays for each, and which of them are fused.
+enum class Backend : std::uint8_t {
+  eager,       // operator by operator
+  compiled,    // fused kernels, launched one by one (torch.compile)
+  cuda_graph,  // the eager kernels, recorded once and replayed
+  xla          // fused kernels in one program per step
+};
+constexpr std::array<std::string_view, 4> backend_names{"eager", "compiled", "cuda-graph", "xla"};
+constexpr bool fuses_kernels(Backend backend) { return backend == Backend::compiled || backend == Backend::xla; }
+
 struct Training {
   std::int64_t global_batch = 0;            // sequences (samples) per optimizer step
   std::optional<std::int64_t> micro_batch;  // sequences per data-parallel rank per forward pass
@@ -77,7 +87,7 @@ struct Training {
   std::optional<Adapters> adapters;
   ExpertRouting routing;
   std::optional<Precision> gradient_precision;  // in which gradients are reduced; absent: the framework's
-  bool compile = false;                         // fused, graph-compiled kernels
+  Backend backend = Backend::eager;
 };
 
 // Bytes of an activation element: fp8 recipes keep activations in 16 bits and cast at the matrix products.

@@ -128,7 +128,7 @@ std::vector<Profile> profiles() {
   return {
       {.name = "fp32 or tf32, adamw", .training = trained(Precision::fp32, Optimizer::adamw)},
       {.name = "bf16 autocast, adamw", .training = mixed(Optimizer::adamw), .layout = StateLayout::full_precision},
-      {.name = "bf16, fp32 gradients, adamw", .training = mixed(Optimizer::adamw), .gradient = Precision::fp32},
+      {.name = "bf16 or fp8, fp32 gradients, adamw", .training = mixed(Optimizer::adamw), .gradient = Precision::fp32},
       {.name = "bf16, adamw", .training = mixed(Optimizer::adamw)},
       {.name = "bf16, adam8bit", .training = mixed(Optimizer::adam8bit)},
       {.name = "bf16, momentum", .training = mixed(Optimizer::momentum)},

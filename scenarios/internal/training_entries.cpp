@@ -169,6 +169,8 @@ void read_training(Reader& reader, const Value& value, workloads::Training& trai
   sim::Choice optimizer = choice_of(workloads::optimizer_names, "adamw");
   sim::Choice attention = choice_of(workloads::attention_names, "");
   sim::Choice gradient_precision{.value = "", .choices = {"fp32", "fp16", "bf16"}};
+  sim::Choice backend = choice_of(workloads::backend_names, "");
+  std::optional<bool> compile;
   const Value* finetune = nullptr;
   const Value* recompute = nullptr;
   const std::vector<sim::Key> keys{
@@ -182,7 +184,8 @@ void read_training(Reader& reader, const Value& value, workloads::Training& trai
       {.name = "master_weights", .target = &training.master_weights, .help = ""},
       {.name = "attention", .target = &attention, .help = ""},
       {.name = "gradient_precision", .target = &gradient_precision, .help = ""},
-      {.name = "compile", .target = &training.compile, .help = ""},
+      {.name = "compile", .target = &compile, .help = ""},
+      {.name = "backend", .target = &backend, .help = ""},
       {.name = "activation_offload", .target = &training.activation_offload, .help = ""},
       {.name = "capacity_factor", .target = &training.routing.capacity_factor, .help = "", .least = 0.01, .most = 1e3},
       {.name = "expert_imbalance", .target = &training.routing.imbalance, .help = "", .least = 1, .most = 1e5},
@@ -196,6 +199,10 @@ void read_training(Reader& reader, const Value& value, workloads::Training& trai
   if (recompute != nullptr) read_recompute(reader, *recompute, training);
   training.precision = chosen<workloads::Precision>(precision);
   training.fp8_recipe = chosen<workloads::Fp8Recipe>(recipe);
+  training.backend = backend.value.empty() && compile.value_or(false) ? workloads::Backend::compiled
+                                                                      : chosen<workloads::Backend>(backend);
+  if (compile && !backend.value.empty() && *compile != workloads::fuses_kernels(training.backend))
+    reader.report_at("training.compile", "contradicts training.backend: " + backend.value);
   training.optimizer = chosen<workloads::Optimizer>(optimizer);
   if (!attention.value.empty()) training.attention = chosen<workloads::AttentionKernel>(attention);
   const auto& names = workloads::precision_names;

@@ -156,6 +156,10 @@ std::vector<std::string> MegatronLm::warnings(const Job& job) const {
   std::vector<std::string> warnings;
   if (options_.sequence_parallel && options_.tensor == 1)
     warnings.emplace_back("strategy.sequence_parallel has no effect without tensor parallelism");
+  if (workloads::fuses_kernels(job.training.backend))
+    warnings.emplace_back(
+        "training.backend: Megatron-LM has fused kernels of its own and no compiled whole; only what "
+        "launches cost changes");
   if (options_.tensor > job.cluster.node().devices)
     warnings.emplace_back("strategy.tensor spans several nodes: its collectives cross the network");
   return warnings;

@@ -59,7 +59,7 @@ class Planner {
         chunks_(options.chunks()),
         positions_(options.pipeline * chunks_),
         vocab_(padded_vocabulary(job.model.vocab, 128 * options.tensor)),
-        host_(megatron_host()),
+        host_(host_profile(job.training.backend, megatron_host())),
         costs_(job.accelerator, job.cluster.devices()),
         gradients_(gradient_precision(job.training, usual_gradients(job.training.precision))),
         architecture_(workloads::describe(job.model, job.training.sequence, vocab_, job.training.documents)),

@@ -28,7 +28,7 @@ class Planner {
         data_(job.cluster.devices()),
         micro_batch_(job.training.micro_batch.value_or(job.training.global_batch / data_)),
         micro_batches_(job.training.global_batch / (data_ * micro_batch_)),
-        host_(job.training.compile ? compiled_host() : eager_host()),
+        host_(host_profile(job.training.backend, eager_host())),
         costs_(job.accelerator, job.cluster.devices()),
         reduced_(gradient_precision(job.training, Precision::fp32)),
         architecture_(workloads::describe(job.model, job.training.sequence, 0, job.training.documents)),
@@ -220,7 +220,8 @@ void Planner::write_program() {
 PlannedStep Planner::plan() {
   // Tables of a recommender are divided over the ranks, everything else is replicated.
   const workloads::Shard shard{.micro_batch = micro_batch_, .table_ranks = data_};
-  workloads::KernelStyle style = job_.training.compile ? workloads::fused_style() : workloads::eager_style(job_.model);
+  workloads::KernelStyle style =
+      workloads::fuses_kernels(job_.training.backend) ? workloads::fused_style() : workloads::eager_style(job_.model);
   style.split_projections = job_.model.separate_projections;
   model_ = workloads::expand(architecture_, job_.training, shard, style, costs_);
   trained_ = model_.embedding.trained + model_.trained(0, model_.layers()) + model_.head.trained;

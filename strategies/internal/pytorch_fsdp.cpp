@@ -55,7 +55,7 @@ class Planner {
         reshard_(*parse_reshard(options.reshard_after_forward)),
         micro_batch_(job.training.micro_batch.value_or(job.training.global_batch / ranks_)),
         micro_batches_(job.training.global_batch / (ranks_ * micro_batch_)),
-        host_(job.training.compile ? compiled_host() : eager_host()),
+        host_(host_profile(job.training.backend, eager_host())),
         costs_(job.accelerator, job.cluster.devices()),
         gather_bytes_(workloads::activation_bytes(job.training.precision)),
         reduce_bytes_(workloads::element_bytes(
@@ -357,7 +357,8 @@ void Planner::wire_ranks() {
 
 PlannedStep Planner::plan() {
   const workloads::Shard shard{.micro_batch = micro_batch_};
-  workloads::KernelStyle style = job_.training.compile ? workloads::fused_style() : workloads::eager_style(job_.model);
+  workloads::KernelStyle style =
+      workloads::fuses_kernels(job_.training.backend) ? workloads::fused_style() : workloads::eager_style(job_.model);
   style.split_projections = job_.model.separate_projections;
   // torchtitan compiles blocks, not the loss (pytorch/torchtitan train.py, 2024); GPT-like models stand for
   // llm-foundry's, whose loss is flash-attn's fused cross entropy: 16-bit logits and their gradient

@@ -112,9 +112,17 @@ TEST(Scenario, ReadsWhatItSays) {
   EXPECT_EQ(scenario.training.gradient_precision, workloads::Precision::bf16);
   EXPECT_EQ(scenario.training.optimizer, workloads::Optimizer::sgd);
   EXPECT_EQ(scenario.training.attention, workloads::AttentionKernel::unfused);
-  EXPECT_TRUE(scenario.training.compile);
+  EXPECT_EQ(scenario.training.backend, workloads::Backend::compiled);
   EXPECT_EQ(scenario.training.micro_batch, 2);
   EXPECT_EQ(scenario.model.layers, 4);
+}
+
+TEST(Scenario, CompilingIsAShortWordForABackend) {
+  EXPECT_EQ(read(example).training.backend, workloads::Backend::eager);
+  EXPECT_EQ(read(example, {"training.backend=cuda-graph"}).training.backend, workloads::Backend::cuda_graph);
+  EXPECT_EQ(read(example, {"training.backend=xla", "training.compile=true"}).training.backend, workloads::Backend::xla);
+  reports({"training.backend=eager", "training.compile=true"}, "training.compile: contradicts training.backend: eager");
+  reports({"training.backend=graph"}, "training.backend: expected 'eager', 'compiled', 'cuda-graph' or 'xla'");
 }
 
 TEST(Scenario, MistakesOfAllPartsComeAtOnce) {
