@@ -256,8 +256,11 @@ std::string to_summary(const Scenario& scenario, const Result& result) {
   text += "  throughput     " + format_count(rate) + (tokens ? " tokens/s, " : " samples/s, ") +
           format_count(rate / static_cast<double>(result.devices)) + " per device\n";
   text += "  utilisation    MFU " + percent(result.mfu) + " (" + fixed(result.model_tflops_per_device, 0) +
-          " TFLOP/s per device; " + percent(result.mfu_full_attention) + " counting attention in full), HFU " +
-          percent(result.hfu) + ", device busy " + percent(result.device_busy) + "\n";
+          " TFLOP/s per device" +
+          (result.mfu_full_attention > result.mfu
+               ? "; " + percent(result.mfu_full_attention) + " counting attention in full"
+               : "") +
+          "), HFU " + percent(result.hfu) + ", device busy " + percent(result.device_busy) + "\n";
   if (result.ideal_step_time_s > 0)
     text += "  communication  " + percent(result.communication_overhead) + " of the step; " +
             format_seconds(result.ideal_step_time_s) + " on an ideal network\n";

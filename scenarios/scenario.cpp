@@ -174,6 +174,7 @@ Scenario read_scenario(const Value& root, const Catalog& catalog, std::span<cons
   if (parts.training != nullptr) read_training(reader, *parts.training, scenario.training);
   if (parts.strategy != nullptr) read_strategy(reader, *parts.strategy, frameworks, scenario);
   scenario.model = model.model;
+  scenario.training.routing.seed = scenario.seed;
   for (const std::string& warning : model.warnings) scenario.warnings.push_back("model: " + warning);
   if (reader.mistakes() == 0) check_relations(reader, scenario);
   reader.throw_mistakes();
