@@ -21,12 +21,73 @@ std::vector<PipelineAction> warm_pair_drain(const std::vector<PipelineAction>& f
   return actions;
 }
 
+std::vector<PipelineAction> zb_h1(std::int64_t stage, std::int64_t stages, std::int64_t micro_batches) {
+  std::vector<PipelineAction> actions;
+  std::int64_t forwards = 0;
+  std::int64_t weights = 0;
+  const auto add = [&](Kind kind, std::int64_t micro_batch) {
+    actions.push_back({.kind = kind, .micro_batch = micro_batch});
+  };
+  while (forwards < std::min(stages - stage - 1, micro_batches)) add(Kind::forward, forwards++);
+  for (std::int64_t turn = 0; turn < micro_batches; ++turn) {
+    if (forwards < micro_batches) add(Kind::forward, forwards++);
+    add(Kind::backward_input, turn);
+    if (turn >= stage) add(Kind::backward_weight, weights++);
+  }
+  while (weights < micro_batches) add(Kind::backward_weight, weights++);
+  return actions;
+}
+
+// All stages work at once, in turns of one pass: what is done in a turn can be built on in the next.
+class ZeroBubbleH2 {
+ public:
+  ZeroBubbleH2(std::int64_t stages, std::int64_t micro_batches)
+      : micro_batches_(micro_batches), most_in_flight_(2 * stages - 1), stages_(static_cast<std::size_t>(stages)) {}
+
+  std::vector<PipelineAction> actions_of(std::int64_t stage) {
+    while (std::ranges::any_of(stages_, [&](const Stage& each) { return each.weights < micro_batches_; })) take_turn();
+    return std::move(stages_[static_cast<std::size_t>(stage)].actions);
+  }
+
+ private:
+  struct Stage {
+    std::int64_t forwards = 0;  // done so far
+    std::int64_t inputs = 0;
+    std::int64_t weights = 0;
+    std::vector<PipelineAction> actions;
+  };
+
+  void take_turn() {
+    const std::vector<Stage> before = stages_;
+    for (std::size_t s = 0; s < stages_.size(); ++s) {
+      Stage& stage = stages_[s];
+      const std::int64_t arrived = s == 0 ? micro_batches_ : before[s - 1].forwards;
+      const std::int64_t returned = s + 1 == stages_.size() ? before[s].forwards : before[s + 1].inputs;
+      const auto act = [&](Kind kind, std::int64_t& done) {
+        stage.actions.push_back({.kind = kind, .micro_batch = done++});
+      };
+      if (stage.inputs < std::min(returned, stage.forwards))
+        act(Kind::backward_input, stage.inputs);
+      else if (stage.forwards < arrived && stage.forwards - stage.weights < most_in_flight_)
+        act(Kind::forward, stage.forwards);
+      else if (stage.weights < stage.inputs)
+        act(Kind::backward_weight, stage.weights);
+    }
+  }
+
+  std::int64_t micro_batches_;
+  std::int64_t most_in_flight_;
+  std::vector<Stage> stages_;
+};
+
 }  // namespace
 
 std::vector<PipelineAction> pipeline_schedule(ScheduleKind kind, std::int64_t stage, std::int64_t stages,
                                               std::int64_t micro_batches, std::int64_t chunks) {
   sim::ensure(stage >= 0 && stage < stages && micro_batches > 0 && chunks > 0, "a schedule is for a stage that exists");
   sim::ensure(kind == ScheduleKind::interleaved || chunks == 1, "only interleaved schedules have several chunks");
+  if (kind == ScheduleKind::zb_h1) return zb_h1(stage, stages, micro_batches);
+  if (kind == ScheduleKind::zb_h2) return ZeroBubbleH2(stages, micro_batches).actions_of(stage);
   std::vector<PipelineAction> forwards;
   std::vector<PipelineAction> backwards;
   for (std::int64_t first = 0; first < micro_batches; first += stages) {
@@ -48,6 +109,9 @@ std::vector<PipelineAction> pipeline_schedule(ScheduleKind kind, std::int64_t st
       const std::int64_t warm_up = chunks == 1 ? stages - stage - 1 : 2 * (stages - stage - 1) + (chunks - 1) * stages;
       return warm_pair_drain(forwards, backwards, static_cast<std::size_t>(std::min(warm_up, micro_batches * chunks)));
     }
+    case ScheduleKind::zb_h1:
+    case ScheduleKind::zb_h2:
+      break;
   }
   return {};
 }

@@ -87,6 +87,32 @@ void write_backward(BlockWriter& block, const Layer& layer, const LayerCommunica
   }
 }
 
+void write_input_gradients(BlockWriter& block, const Layer& layer, const LayerCommunication& with) {
+  const auto& tensor = with.tensor;
+  for (std::size_t i = layer.operators.size(); i-- > 0;) {
+    const Operator& op = layer.operators[i];
+    if (tensor && tensor->sequence_parallel && op.role == Role::row_linear)
+      blocking(block, *tensor, CollectiveKind::all_gather, op.divided);
+    block.compute(op.input_gradient);
+    if (tensor && op.role == Role::column_linear && !op.shares_input)
+      blocking(block, *tensor, tensor->sequence_parallel ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce,
+               op.divided);
+  }
+}
+
+void write_weight_gradients(BlockWriter& block, const Layer& layer, const LayerCommunication& with,
+                            const AfterOperator& after) {
+  const auto& tensor = with.tensor;
+  for (std::size_t i = layer.operators.size(); i-- > 0;) {
+    const Operator& op = layer.operators[i];
+    if (op.weight_gradient.empty()) continue;
+    if (tensor && tensor->sequence_parallel && op.role == Role::column_linear && !op.shares_input)
+      blocking(block, *tensor, CollectiveKind::all_gather, op.divided);
+    block.compute(op.weight_gradient);
+    if (after) after(block, i);
+  }
+}
+
 void write_loss_reductions(BlockWriter& block, const LayerCommunication& with) {
   if (!with.tensor) return;
   for (int i = 0; i < 3; ++i) blocking(block, *with.tensor, CollectiveKind::all_reduce, with.tensor->loss);

@@ -39,6 +39,13 @@ using AfterOperator = std::function<void(BlockWriter&, std::size_t)>;
 void write_backward(BlockWriter& block, const workloads::Layer& layer, const LayerCommunication& with,
                     const AfterOperator& after = {});
 
+// Backward in two passes, for schedules that put others between them: nothing is left to hide collectives behind.
+// Weight gradients of column-parallel linears gather the input again under sequence parallelism; the gathered gradients
+// of row-parallel ones are kept.
+void write_input_gradients(BlockWriter& block, const workloads::Layer& layer, const LayerCommunication& with);
+void write_weight_gradients(BlockWriter& block, const workloads::Layer& layer, const LayerCommunication& with,
+                            const AfterOperator& after = {});
+
 // What recomputation runs again before the backward pass of a layer.
 void write_recompute(BlockWriter& block, const workloads::Layer& layer, const workloads::Recompute& recompute,
                      bool every_second_product, const LayerCommunication& with);

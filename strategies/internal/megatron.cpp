@@ -40,6 +40,8 @@ std::int64_t MegatronOptions::chunks() const {
 
 ScheduleKind MegatronOptions::schedule_kind() const {
   if (chunks() > 1) return ScheduleKind::interleaved;
+  if (pipeline > 1 && schedule.value == "zb-h1") return ScheduleKind::zb_h1;
+  if (pipeline > 1 && schedule.value == "zb-h2") return ScheduleKind::zb_h2;
   return schedule.value == "gpipe" ? ScheduleKind::gpipe : ScheduleKind::one_forward_one_backward;
 }
 
@@ -73,6 +75,9 @@ std::vector<sim::Key> MegatronLm::keys() {
        "overlap the all-reduce of input gradients with weight gradients; absent: true, but false with unfused "
        "attention "
        "(with sequence_parallel always)"},
+      {"post_validation", &o.post_validation,
+       "the optimizer does not wait for the gradients' norm, which is checked afterwards; absent: true with zb-h1 and "
+       "zb-h2 (enable-optimizer-post-validation of sail-sg/zero-bubble)"},
       {"order", &o.order, "parallel dimensions from neighbouring ranks outwards"},
   };
 }
@@ -101,16 +106,20 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
   if (o.context > 1) report("strategy.context", "context parallelism is not supported yet; use 1");
   if (o.expert > 1) report("strategy.expert", "expert parallelism is not supported yet; use 1");
   const std::string& schedule = o.schedule.value;
-  if (schedule.starts_with("zb") || schedule == "dualpipe")
-    report("strategy.schedule", "schedule '" + schedule + "' is not supported yet; the nearest is '1f1b'");
+  if (schedule == "zb-v" || schedule == "dualpipe")
+    report("strategy.schedule", "schedule '" + schedule + "' is not supported yet; the nearest is 'zb-h2'");
+  if (splits_backward(o.schedule_kind()) && job.training.recompute.every > 1)
+    report("training.recompute", "groups of layers cannot run again under schedule '" + schedule + "'");
+  if (splits_backward(o.schedule_kind()) && job.training.activation_offload)
+    report("training.activation_offload", "is not supported under schedule '" + schedule + "'");
   if (!parse_rank_order(o.order))
     report(
         "strategy.order",
         "expected the dimensions tp, cp, ep, dp and pp in some order, such as 'tp-cp-ep-dp-pp', got '" + o.order + "'");
   if (o.virtual_pipeline.value_or(1) > 1 && o.pipeline == 1)
     report("strategy.virtual_pipeline", "several chunks per stage need a pipeline of more than one stage");
-  if (o.virtual_pipeline.value_or(1) > 1 && schedule == "gpipe")
-    report("strategy.virtual_pipeline", "gpipe has one chunk per stage; use schedule 'interleaved'");
+  if (o.virtual_pipeline.value_or(1) > 1 && (schedule == "gpipe" || schedule == "zb-h1" || schedule == "zb-h2"))
+    report("strategy.virtual_pipeline", schedule + " has one chunk per stage; use schedule 'interleaved'");
   if (o.overlap_param_gather && !(o.distributed_optimizer && o.overlap_grad_reduce))
     report("strategy.overlap_param_gather", "needs distributed_optimizer: true and overlap_grad_reduce: true");
 

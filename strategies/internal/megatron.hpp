@@ -27,12 +27,14 @@ struct MegatronOptions {
   std::int64_t ddp_bucket_size = 0;
   std::optional<bool> gradient_accumulation_fusion;
   std::optional<bool> async_tensor_model_parallel_allreduce;
+  std::optional<bool> post_validation;
   std::string order = "tp-cp-ep-dp-pp";
 
   std::int64_t data(const Job& job) const;  // what remains of the devices
   // Several model chunks per stage are only known to the interleaved schedule; naming them chooses it, as in Megatron.
   std::int64_t chunks() const;
   ScheduleKind schedule_kind() const;
+  bool validates_afterwards() const { return post_validation.value_or(splits_backward(schedule_kind())); }
 };
 
 // The axes in the order given, or nothing if it is no permutation of tp, cp, ep, dp and pp.

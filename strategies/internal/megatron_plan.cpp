@@ -87,6 +87,9 @@ class Planner {
     sim::BlockId forward_dropping{};
     sim::BlockId again{};
     sim::BlockId backward_only{};
+    // Schedules that split the backward pass; of the head the first is the whole of it.
+    sim::BlockId backward_input{};
+    sim::BlockId backward_weight{};
   };
   struct OverlappedTransfers {
     std::array<sim::BlockId, 2> post{};  // in turns
@@ -110,8 +113,10 @@ class Planner {
   bool embedding_is_shared() const { return job_.model.tied_embeddings && options_.pipeline > 1; }
   bool sequence_parallel() const { return options_.sequence_parallel && options_.tensor > 1; }
   bool gathers_in_forward() const { return options_.overlap_param_gather && data_ > 1; }
-  // Non-interleaved schedules wait for every transfer; interleaved ones overlap them (overlap_p2p_comm).
-  bool overlaps_transfers() const { return chunks_ > 1; }
+  bool splits_backward() const { return strategies::splits_backward(options_.schedule_kind()); }
+  // 1F1B and GPipe wait for every transfer; interleaved schedules overlap them (overlap_p2p_comm), and so does the
+  // runtime of zero-bubble ones (sail-sg/zero-bubble megatron/core/pipeline_parallel/zerobubble).
+  bool overlaps_transfers() const { return chunks_ > 1 || splits_backward(); }
 
   void expand_model();
   void place_layers();
@@ -119,6 +124,7 @@ class Planner {
   void make_calls();
   void make_layer_blocks();
   LayerBlocks make_layer_block(const workloads::Layer& layer, bool recomputed, bool loss);
+  void make_split_blocks(const workloads::Layer& layer, const workloads::Recompute& recompute, LayerBlocks& blocks);
   void make_group_blocks(const workloads::Layer& layer, LayerBlocks& blocks);
   void accumulate_gradient(BlockWriter& block, const workloads::Operator& op);
   bool recomputes_groups() const { return training_.recompute.full() && training_.recompute.every > 1; }
@@ -148,10 +154,12 @@ class Planner {
     return action.kind == PipelineAction::Kind::forward ? 0 : 1;
   }
   bool receives(const Stage& stage, const PipelineAction& action) const {
+    if (action.kind == PipelineAction::Kind::backward_weight) return false;
     return action.kind == PipelineAction::Kind::forward ? !first(stage.index, action.chunk)
                                                         : !last(stage.index, action.chunk);
   }
   bool sends(const Stage& stage, const PipelineAction& action) const {
+    if (action.kind == PipelineAction::Kind::backward_weight) return false;
     return action.kind == PipelineAction::Kind::forward ? !last(stage.index, action.chunk)
                                                         : !first(stage.index, action.chunk);
   }
@@ -310,6 +318,7 @@ Planner::LayerBlocks Planner::make_layer_block(const workloads::Layer& layer, bo
   blocks.forward = forward.finish();
   blocks.backward = backward.finish();
   if (recomputed && recomputes_groups()) make_group_blocks(layer, blocks);
+  if (splits_backward() && recomputed) make_split_blocks(layer, recompute, blocks);
   return blocks;
 }
 
@@ -319,6 +328,25 @@ void Planner::accumulate_gradient(BlockWriter& block, const workloads::Operator&
   const std::int64_t traffic = workloads::activation_bytes(job_.training.precision) + 2 * state_.gradient;
   const sim::Kernel accumulate = costs_.memory_bound("accumulate gradients", Bytes{op.trained * traffic});
   block.compute({&accumulate, 1});
+}
+
+// What a layer keeps stays until its weight gradients are done.
+void Planner::make_split_blocks(const workloads::Layer& layer, const workloads::Recompute& recompute,
+                                LayerBlocks& blocks) {
+  const Bytes everything = layer.saved_bytes({}, false);
+  const Bytes workspace = backward_workspace(layer);
+  BlockWriter inputs = builder_.block("backward for inputs " + layer.name, host_.backward);
+  inputs.memory(MemoryPurpose::activations, everything - layer.saved_bytes(recompute, false) + workspace);
+  write_recompute(inputs, layer, recompute, false, with_);
+  write_input_gradients(inputs, layer, with_);
+  inputs.memory(MemoryPurpose::activations, -workspace);
+  blocks.backward_input = inputs.finish();
+  BlockWriter weights = builder_.block("backward for weights " + layer.name, host_.backward);
+  write_weight_gradients(weights, layer, with_, [&](BlockWriter& writer, std::size_t index) {
+    accumulate_gradient(writer, layer.operators[index]);
+  });
+  weights.memory(MemoryPurpose::activations, -everything);
+  blocks.backward_weight = weights.finish();
 }
 
 // recompute-num-layers with recompute-method uniform: a group's layers run again together, and all that they keep is
@@ -453,6 +481,13 @@ void Planner::write_action(sim::Program& program, const Stage& stage, const Pipe
     if (last(stage.index, action.chunk)) call(head_.forward, -1);
     return;
   }
+  if (action.kind == PipelineAction::Kind::backward_input) {
+    // The head's logits are too large to keep until its weights' turn: both its gradients come at once.
+    if (last(stage.index, action.chunk)) call(head_.backward, -1);
+    for (std::int64_t i = count; i-- > 0;) call(layers_[kind(from + i)].backward_input, from + i);
+    return;
+  }
+  const bool weights_alone = action.kind == PipelineAction::Kind::backward_weight;
   // Micro-batch m - 1 is the last to go backward, except under GPipe, which goes through them in reverse.
   const std::int64_t final_micro_batch = options_.schedule_kind() == ScheduleKind::gpipe ? 0 : micro_batches_ - 1;
   const bool reduces = options_.overlap_grad_reduce && data_ > 1 && action.micro_batch == final_micro_batch;
@@ -464,11 +499,14 @@ void Planner::write_action(sim::Program& program, const Stage& stage, const Pipe
     const std::int64_t parameters = bucket_parameters(stage, chunk, bucket);
     if (parameters > 0) program.calls.push_back({.block = reduce_block(parameters)});
   };
-  if (last(stage.index, action.chunk)) call(head_.backward, -1);
+  if (last(stage.index, action.chunk) && !weights_alone) call(head_.backward, -1);
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t layer = count - 1 - i;
     offload_.before_backward(program, {model_, from, count, layer, micro_batch});
-    write_layer_backward(program, from, count, layer, micro_batch);
+    if (weights_alone)
+      call(layers_[kind(from + layer)].backward_weight, from + layer);
+    else
+      write_layer_backward(program, from, count, layer, micro_batch);
     if (--left > 0 || bucket + 1 == buckets.size()) continue;
     reduce();
     left = buckets[++bucket];
@@ -592,10 +630,16 @@ void Planner::write_overlapped(sim::Program& program, const Stage& stage, const 
     const std::size_t direction = direction_of(action);
     if (receives(stage, action)) call(transfers_[direction].post.at(posted.at(direction)++ % 2), action);
   };
+  const auto transfers = [](const PipelineAction& action) {
+    return action.kind != PipelineAction::Kind::backward_weight;
+  };
+  std::size_t next = 0;  // to post
   for (std::size_t i = 0; i < actions.size(); ++i) {
     const std::size_t direction = direction_of(actions[i]);
-    if (i == 0) post(actions[0]);
-    if (i + 1 < actions.size()) post(actions[i + 1]);
+    // Up to the next action that may receive.
+    std::size_t ahead = i + 1;
+    while (ahead < actions.size() && !transfers(actions[ahead])) ++ahead;
+    while (next < std::min(ahead + 1, actions.size())) post(actions[next++]);
     if (receives(stage, actions[i])) call(transfers_[direction].await.at(awaited.at(direction)++ % 2), actions[i]);
     write_action(program, stage, actions[i]);
     if (sends(stage, actions[i])) call(transfers_[direction].send, actions[i]);
@@ -671,7 +715,8 @@ void Planner::write_step_end(sim::Program& program, const Stage& stage) {
   const Bytes copies{state_.master > 0 && state_.gradient < 4 ? owned * 4 : 0};
   block.memory(MemoryPurpose::gradients, copies);
   block.compute({kernels.data(), 1});
-  if (options_.tensor * options_.pipeline > 1 || (options_.distributed_optimizer && data_ > 1))
+  const bool norm_is_shared = options_.tensor * options_.pipeline > 1 || (options_.distributed_optimizer && data_ > 1);
+  if (norm_is_shared && !options_.validates_afterwards())
     block.blocking(model_stream_, builder_.call(model_slot_, CollectiveKind::all_reduce, Bytes{4},
                                                 options_.pipeline > 1 ? Purpose::pipeline : Purpose::tensor));
   block.host_wait(sim::set_of(model_stream_)).host_work(host_.step);

@@ -94,7 +94,9 @@ void expect_parts_to_add_up(const Result& result) {
     if (breakdown_names.at(i).starts_with("exposed_")) waited += result.breakdown_s.at(i);
   EXPECT_NEAR(exposed, waited, 1e-9 * result.step_time_s);
   EXPECT_GT(result.mfu, 0);
-  EXPECT_LE(result.mfu, result.hfu * (1 + 1e-9));
+  // Three times the forward FLOP count a gradient of the images too, which nobody computes.
+  const double uncounted = result.tokens_per_s == 0 ? 0.02 : 1e-9;
+  EXPECT_LE(result.mfu, result.hfu * (1 + uncounted));
   EXPECT_LT(result.hfu, 1);
   EXPECT_GT(result.device_busy, 0);
   EXPECT_LE(result.device_busy, 1);

@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <set>
 #include <string>
@@ -30,8 +32,7 @@ bool above_one(const std::string& text) {
 
 // The others cannot be simulated yet.
 bool can_run(const Measurement& measurement) {
-  return !setting(measurement, "strategy.schedule").starts_with("zb") &&
-         !above_one(setting(measurement, "strategy.context")) &&
+  return !above_one(setting(measurement, "strategy.context")) &&
          !(setting(measurement, "strategy.framework") == "pytorch-fsdp" &&
            above_one(setting(measurement, "strategy.tensor")));
 }
@@ -50,6 +51,11 @@ class Accuracy : public testing::Test {
       if (measurement.quality == "strict" && measurement.kind == "dense" && bytes.empty() &&
           setting(measurement, "cluster.nodes") == "1")
         within_a_node.insert(measurement.id);
+      // Runs that differ in nothing but the order of their passes.
+      if (series_of(measurement.id) == "ZB" && setting(measurement, "model.hidden") != "2304")
+        same_but_for_schedule[setting(measurement, "model.hidden") + " " +
+                              setting(measurement, "training.global_batch")]
+            .push_back(measurement.id);
       measurements.push_back(std::move(measurement));
     }
     validation = validate(measurements, Catalog(), {.jobs = 2});
@@ -86,6 +92,7 @@ class Accuracy : public testing::Test {
   static inline Validation validation;
   static inline std::map<std::string, std::int64_t> collectives;  // bytes, by row
   static inline std::set<std::string> narrow;
+  static inline std::map<std::string, std::vector<std::string>> same_but_for_schedule;  // ids
   static inline std::set<std::string> within_a_node;
 };
 
@@ -94,7 +101,7 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
   for (const ValidationRow& row : validation.rows) EXPECT_EQ(row.failed, "") << row.id << ' ' << row.field;
 
   const ErrorSummary times = summary(false);
-  EXPECT_GE(times.n, 1310);
+  EXPECT_GE(times.n, 1319);
   EXPECT_LT(times.median_abs_error, 0.065);
 
   struct Bound {
@@ -106,7 +113,7 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
   const std::map<std::string, Bound> bounds{
       {"BLOOMT", {55, 0.12}},   {"KORT", {10, 0.055}},  {"MLMR", {1, 0.02}},      {"MPT", {102, 0.055}},
       {"SC21T1", {10, 0.043}},  {"TTAN", {3, 0.025}},   {"VTRM", {48, 0.10}},     {"VTRS", {750, 0.082}},
-      {"ZB", {18, 0.063}},      {"RN50", {1, 0.08}},    {"BERTPT", {10, 0.42}},   {"MCI", {52, 0.65}},
+      {"ZB", {31, 0.051}},      {"RN50", {1, 0.08}},    {"BERTPT", {10, 0.42}},   {"MCI", {52, 0.65}},
       {"MH100W", {9, 0.18}},    {"MH100S", {3, 0.07}},  {"MEGAW", {2, 0.19}},     {"NBR", {12, 0.20}},
       {"NEMOCP", {1, 0.22}},    {"MISC", {1, 0.21}},    {"NC-A100", {86, 0.068}}, {"NC-V100", {44, 0.043}},
       {"NC-H100", {43, 0.065}}, {"NC-H200", {4, 0.01}}, {"NC-B200", {45, 0.046}}};
@@ -126,6 +133,22 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
   EXPECT_GE(large_layers.n, 450);
   EXPECT_LT(large_layers.mean_abs_error, 0.08);
   EXPECT_LT(std::abs(large_layers.mean_error), 0.03);
+
+  // 1F1B, interleaved, ZB-H1 and ZB-H2 are as fast as measured in comparison; not so at hidden 2304, where the stage of
+  // the head, whose vocabulary is not stated, decides.
+  std::size_t comparisons = 0;
+  for (const auto& [configuration, ids] : same_but_for_schedule) {
+    std::map<double, double> predicted;  // by measured time
+    for (const ValidationRow& row : validation.rows)
+      if (std::ranges::find(ids, row.id) != ids.end() && row.field == "step_time_s")
+        predicted[row.measured] = row.predicted.value_or(0);
+    for (auto next = predicted.begin(); next != predicted.end(); ++next) {
+      if (next == predicted.begin()) continue;
+      EXPECT_LT(std::prev(next)->second, next->second) << "hidden and batch " << configuration;
+      ++comparisons;
+    }
+  }
+  EXPECT_GE(comparisons, 11U);
 
   // Collectives, by size: latency decides below 16 MiB, bandwidth above.
   const ErrorSummary small = of_collectives(false);

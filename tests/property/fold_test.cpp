@@ -96,7 +96,10 @@ std::string random_scenario(std::uint64_t seed) {
   if (!megatron) return text;
   const bool interleaved = pipeline > 1 && random.one_in(2);
   text += "  tensor: " + number(tensor) + "\n  pipeline: " + number(pipeline) + "\n";
-  text += "  schedule: " + std::string(interleaved ? "interleaved" : random.one_in(2) ? "1f1b" : "gpipe") + "\n";
+  text += "  schedule: " +
+          std::string(interleaved ? "interleaved"
+                                  : random.of(std::array<std::string, 4>{"1f1b", "gpipe", "zb-h1", "zb-h2"})) +
+          "\n";
   text +=
       "  sequence_parallel: " + flag() + "\n  distributed_optimizer: " + flag() + "\n  overlap_grad_reduce: " + flag() +
       "\n  order: " +

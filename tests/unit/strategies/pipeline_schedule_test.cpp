@@ -25,13 +25,15 @@ using Actions = std::vector<PipelineAction>;
 constexpr auto gpipe = ScheduleKind::gpipe;
 constexpr auto one_f_one_b = ScheduleKind::one_forward_one_backward;
 constexpr auto interleaved = ScheduleKind::interleaved;
+constexpr auto zb_h1 = ScheduleKind::zb_h1;
+constexpr auto zb_h2 = ScheduleKind::zb_h2;
 
 // "F0 F1 B0 B1"; with several chunks "F0.1": micro-batch 0, chunk 1.
 std::string to_text(const Actions& actions, bool chunks = false) {
   std::string text;
   for (const PipelineAction& action : actions) {
     if (!text.empty()) text += ' ';
-    text += (action.kind == Kind::forward ? 'F' : 'B') + std::to_string(action.micro_batch);
+    text += "FBIW"[static_cast<std::size_t>(action.kind)] + std::to_string(action.micro_batch);
     if (chunks) text += '.' + std::to_string(action.chunk);
   }
   return text;
@@ -40,7 +42,7 @@ std::string to_text(const Actions& actions, bool chunks = false) {
 // Forwards before the first backward that are not part of its pair.
 std::size_t forwards_before_backward(const Actions& actions) {
   return static_cast<std::size_t>(
-      std::ranges::find_if(actions, [](const PipelineAction& action) { return action.kind == Kind::backward; }) -
+      std::ranges::find_if(actions, [](const PipelineAction& action) { return action.kind != Kind::forward; }) -
       actions.begin());
 }
 
@@ -48,7 +50,8 @@ std::int64_t most_in_flight(const Actions& actions) {
   std::int64_t now = 0;
   std::int64_t most = 0;
   for (const PipelineAction& action : actions) {
-    now += action.kind == Kind::forward ? 1 : -1;
+    if (action.kind == Kind::forward) ++now;
+    if (action.kind == Kind::backward || action.kind == Kind::backward_weight) --now;
     most = std::max(most, now);
   }
   return most;
@@ -78,6 +81,20 @@ TEST(PipelineSchedule, InterleavedWalksThroughTheChunksInGroupsOfAsManyMicroBatc
             "F0.0 F1.0 F0.1 B0.1 F1.1 B1.1 F2.0 B0.0 F3.0 B1.0 F2.1 B2.1 F3.1 B3.1 B2.0 B3.0");
   EXPECT_EQ(to_text(pipeline_schedule(interleaved, 0, 2, 4, 2), true),
             "F0.0 F1.0 F0.1 F1.1 F2.0 B0.1 F3.0 B1.1 F2.1 B0.0 F3.1 B1.0 B2.1 B3.1 B2.0 B3.0");
+}
+
+TEST(PipelineSchedule, ZeroBubbleH1PutsBackwardForWeightsAsManyTurnsLaterAsTheStageCounts) {
+  EXPECT_EQ(to_text(pipeline_schedule(zb_h1, 0, 3, 4, 1)), "F0 F1 F2 I0 W0 F3 I1 W1 I2 W2 I3 W3");
+  EXPECT_EQ(to_text(pipeline_schedule(zb_h1, 1, 3, 4, 1)), "F0 F1 I0 F2 I1 W0 F3 I2 W1 I3 W2 W3");
+  EXPECT_EQ(to_text(pipeline_schedule(zb_h1, 2, 3, 4, 1)), "F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3");
+}
+
+TEST(PipelineSchedule, ZeroBubbleH2TakesInputsFirstThenForwardsThenWeights) {
+  EXPECT_EQ(to_text(pipeline_schedule(zb_h2, 1, 2, 4, 1)), "F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3");
+  for (const std::int64_t stages : {2, 4, 8})
+    for (std::int64_t stage = 0; stage < stages; ++stage)
+      EXPECT_EQ(forwards_before_backward(pipeline_schedule(zb_h2, stage, stages, 4 * stages, 1)),
+                static_cast<std::size_t>(2 * (stages - stage) - 1));
 }
 
 TEST(PipelineSchedule, WarmUpsAreThoseOfMegatron) {
@@ -125,6 +142,22 @@ TEST(PipelineSchedule, EveryActionHappensOnceAndForwardsComeBeforeTheirBackwards
     }
 }
 
+TEST(PipelineSchedule, SplitBackwardPassesHappenOnceEachAndInOrder) {
+  for (const ScheduleKind kind : {zb_h1, zb_h2})
+    for (const std::int64_t stages : {1, 2, 4, 5})
+      for (const std::int64_t micro_batches : {1, 2, 3, 8, 17})
+        for (std::int64_t stage = 0; stage < stages; ++stage) {
+          std::array<std::int64_t, 4> done{};
+          for (const PipelineAction& action : pipeline_schedule(kind, stage, stages, micro_batches, 1)) {
+            const auto index = static_cast<std::size_t>(action.kind);
+            EXPECT_EQ(action.micro_batch, done.at(index)++);
+            if (action.kind == Kind::forward) continue;
+            EXPECT_LT(action.micro_batch, done.at(action.kind == Kind::backward_input ? 0 : 2));
+          }
+          EXPECT_EQ(done, (std::array<std::int64_t, 4>{micro_batches, 0, micro_batches, micro_batches}));
+        }
+}
+
 TEST(PipelineSchedule, FewerMicroBatchesThanStagesAreAllWarmUp) {
   EXPECT_EQ(to_text(pipeline_schedule(one_f_one_b, 0, 8, 2, 1)), "F0 F1 B0 B1");
   EXPECT_EQ(to_text(pipeline_schedule(one_f_one_b, 7, 8, 2, 1)), "F0 B0 F1 B1");
@@ -136,6 +169,8 @@ TEST(PipelineSchedule, HoldsAsManyActivationsAsItHasInFlight) {
   EXPECT_EQ(most_in_flight_of_stages(one_f_one_b, 4, 2, 1), (std::vector<std::int64_t>{2, 2, 2, 1}));
   EXPECT_EQ(most_in_flight_of_stages(interleaved, 8, 16, 2).front(), 23);  // of half a stage
   EXPECT_EQ(most_in_flight_of_stages(interleaved, 8, 16, 4).front(), 39);  // of a quarter
+  EXPECT_EQ(most_in_flight_of_stages(zb_h1, 8, 16, 1), std::vector<std::int64_t>(8, 8));
+  EXPECT_EQ(most_in_flight_of_stages(zb_h2, 8, 32, 1), std::vector<std::int64_t>(8, 15));
 }
 
 // Layers as (first, those between, last), which are all alike.
@@ -174,12 +209,14 @@ TEST(SpreadLayers, PlacesEveryLayerAndDiffersByOneAtMost) {
     }
 }
 
-// A step of nothing but schedule: a forward pass of a stage takes 1 ms, a backward one 2 ms, shared evenly by its
-// chunks; transfers take no time, but sender and receiver meet. A barrier ends the step.
+// A step of nothing but schedule: a forward pass of a stage takes 1 ms, a backward one 2 ms, half of it for inputs and
+// half for weights, shared evenly by its chunks; transfers take no time, but sender and receiver meet. A barrier ends
+// the step, unless there is none.
 class ScheduleOnly {
  public:
-  ScheduleOnly(ScheduleKind kind, std::int64_t stages, std::int64_t micro_batches, std::int64_t chunks)
-      : stages_(stages), chunks_(chunks) {
+  ScheduleOnly(ScheduleKind kind, std::int64_t stages, std::int64_t micro_batches, std::int64_t chunks,
+               bool barrier_at_end = true)
+      : stages_(stages), chunks_(chunks), overlaps_(chunks > 1 || splits_backward(kind)) {
     using sim::CollectiveKind;
     using sim::Purpose;
     next_ = builder_.slot("next");
@@ -206,11 +243,13 @@ class ScheduleOnly {
         d.awaited.at(turn) = builder_.block("await", {}).wait_for(arrived).finish();
       }
     }
+    const sim::Kernel half{.name = "half a backward", .duration = std::chrono::milliseconds{1}};
+    half_backward_ = builder_.block(half.name, {}).compute({&half, 1}).finish();
     const sim::CallId barrier = builder_.call(everyone_, CollectiveKind::barrier, {}, Purpose::data);
     barrier_ =
         builder_.block("end", {}).blocking(barrier_stream_, barrier).host_wait(sim::set_of(barrier_stream_)).finish();
     for (std::int64_t stage = 0; stage < stages; ++stage)
-      write_program(stage, pipeline_schedule(kind, stage, stages, micro_batches, chunks));
+      write_program(stage, pipeline_schedule(kind, stage, stages, micro_batches, chunks), barrier_at_end);
     connect();
   }
 
@@ -235,20 +274,27 @@ class ScheduleOnly {
   bool last(std::int64_t stage, const PipelineAction& action) const {
     return stage == stages_ - 1 && action.chunk == chunks_ - 1;
   }
+  static bool transfers(const PipelineAction& action) { return action.kind != Kind::backward_weight; }
+  sim::BlockId work(const PipelineAction& action) const {
+    const bool half = action.kind == Kind::backward_input || action.kind == Kind::backward_weight;
+    return half ? half_backward_ : directions_.at(index(action)).work;
+  }
   bool receives(std::int64_t stage, const PipelineAction& action) const {
+    if (!transfers(action)) return false;
     return action.kind == Kind::forward ? !first(stage, action) : !last(stage, action);
   }
   bool sends(std::int64_t stage, const PipelineAction& action) const {
+    if (!transfers(action)) return false;
     return action.kind == Kind::forward ? !last(stage, action) : !first(stage, action);
   }
 
-  void write_program(std::int64_t stage, const Actions& actions) {
+  void write_program(std::int64_t stage, const Actions& actions, bool barrier_at_end) {
     sim::Program program;
-    if (chunks_ == 1)
-      write_blocking(program, stage, actions);
-    else
+    if (overlaps_)
       write_overlapped(program, stage, actions);
-    program.calls.push_back({.block = barrier_});
+    else
+      write_blocking(program, stage, actions);
+    if (barrier_at_end) program.calls.push_back({.block = barrier_});
     builder_.plan().programs.add(std::move(program));
   }
 
@@ -286,13 +332,15 @@ class ScheduleOnly {
       const std::size_t d = index(action);
       if (receives(stage, action)) program.calls.push_back({.block = directions_.at(d).posted.at(posted.at(d)++ % 2)});
     };
-    post(actions.front());
+    std::size_t next = 0;
     for (std::size_t i = 0; i < actions.size(); ++i) {
       const std::size_t d = index(actions[i]);
-      if (i + 1 < actions.size()) post(actions[i + 1]);
+      std::size_t ahead = i + 1;
+      while (ahead < actions.size() && !transfers(actions[ahead])) ++ahead;
+      while (next < std::min(ahead + 1, actions.size())) post(actions[next++]);
       if (receives(stage, actions[i]))
         program.calls.push_back({.block = directions_.at(d).awaited.at(awaited.at(d)++ % 2)});
-      program.calls.push_back({.block = directions_.at(d).work});
+      program.calls.push_back({.block = work(actions[i])});
       if (sends(stage, actions[i])) program.calls.push_back({.block = directions_.at(d).sent});
     }
   }
@@ -320,11 +368,12 @@ class ScheduleOnly {
 
   std::int64_t stages_;
   std::int64_t chunks_;
+  bool overlaps_;
   mutable PlanBuilder builder_;
   sim::SlotId next_{}, previous_{}, next_gradient_{}, previous_gradient_{}, everyone_{};
   sim::StreamId barrier_stream_{};
   std::array<Direction, 2> directions_;  // activations, gradients
-  sim::BlockId barrier_{};
+  sim::BlockId half_backward_{}, barrier_{};
 };
 
 double makespan(ScheduleKind kind, std::int64_t stages, std::int64_t micro_batches, std::int64_t chunks = 1) {
@@ -337,6 +386,7 @@ struct Makespans {
   double plain;  // GPipe and 1F1B
   double two_chunks;
   double four_chunks;
+  double zero_bubble_h1;
 
   friend void PrintTo(const Makespans& makespans, std::ostream* stream) {
     *stream << makespans.stages << " stages, " << makespans.micro_batches << " micro-batches";
@@ -355,9 +405,23 @@ TEST_P(PipelineMakespan, OfInterleavedHasABubbleDividedByTheChunks) {
   EXPECT_DOUBLE_EQ(makespan(interleaved, GetParam().stages, GetParam().micro_batches, 4), GetParam().four_chunks);
 }
 
+TEST_P(PipelineMakespan, OfZeroBubbleH1HasAThirdOfTheBubble) {
+  EXPECT_DOUBLE_EQ(makespan(zb_h1, GetParam().stages, GetParam().micro_batches), GetParam().zero_bubble_h1);
+}
+// With passes of equal length no stage is ever idle between its first and its last action: step follows step after
+// three passes for each micro-batch, and only a barrier, which stages reach one pass after the other, costs time.
+TEST_P(PipelineMakespan, OfZeroBubbleH2HasNoBubbleWithoutABarrier) {
+  const auto stages = GetParam().stages;
+  const auto micro_batches = GetParam().micro_batches;
+  EXPECT_DOUBLE_EQ(ScheduleOnly(zb_h2, stages, micro_batches, 1, false).milliseconds(),
+                   static_cast<double>(3 * micro_batches));
+  EXPECT_DOUBLE_EQ(makespan(zb_h2, stages, micro_batches), static_cast<double>(3 * micro_batches + stages - 1));
+}
+
 INSTANTIATE_TEST_SUITE_P(Golden, PipelineMakespan,
-                         testing::Values(Makespans{4, 8, 33, 28.5, 26.25}, Makespans{8, 16, 69, 58.5, 53.25},
-                                         Makespans{8, 32, 117, 106.5, 101.25}, Makespans{16, 64, 237, 214.5, 203.25}),
+                         testing::Values(Makespans{4, 8, 33, 28.5, 26.25, 27}, Makespans{8, 16, 69, 58.5, 53.25, 55},
+                                         Makespans{8, 32, 117, 106.5, 101.25, 103},
+                                         Makespans{16, 64, 237, 214.5, 203.25, 207}),
                          [](const testing::TestParamInfo<Makespans>& test) {
                            return std::to_string(test.param.stages) + "Stages" +
                                   std::to_string(test.param.micro_batches) + "MicroBatches";
