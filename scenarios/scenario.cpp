@@ -5,6 +5,7 @@
 #include <optional>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/cluster_entries.hpp"
@@ -124,15 +125,43 @@ void check_positions(Reader& reader, Scenario& scenario) {
     scenario.warnings.push_back("training.sequence: " + tokens + positions + " of the context of " + model.name);
 }
 
+// Adapters on matrices that the model does not have would train nothing.
+void check_targets(Reader& reader, const Scenario& scenario) {
+  const workloads::Adapters& adapters = *scenario.training.adapters;
+  if (adapters.targets.empty()) return;
+  std::vector<std::string_view> parts;
+  const workloads::Architecture architecture = workloads::describe(scenario.model, 1);
+  for (const workloads::Block& block : architecture.kinds)
+    for (const workloads::Operation& operation : block.operations) {
+      const auto* linear = std::get_if<workloads::LinearWork>(&operation.work);
+      if (linear == nullptr || !workloads::takes_adapters(operation.region)) continue;
+      for (const workloads::LinearWork::Part& part : linear->parts)
+        if (std::ranges::find(parts, part.name) == parts.end()) parts.emplace_back(part.name);
+    }
+  if (std::ranges::any_of(parts, [&](std::string_view part) { return adapters.on(part); })) return;
+  reader.report_at("training.finetune", scenario.model.name + " has none of these targets; its linear layers are " +
+                                            listed(parts) +
+                                            (scenario.model.experts ? "; experts stay as they are" : ""));
+}
+
 // Keys that say something of what the model does not have.
 void check_model_parts(Reader& reader, const Scenario& scenario) {
   const workloads::Training& training = scenario.training;
   if (!scenario.model.experts)
     for (const char* key : {"training.capacity_factor", "training.expert_imbalance", "training.expert_dirichlet"})
       if (reader.given(key)) reader.report_at(key, scenario.model.name + " has no experts");
-  if (training.adapters && !scenario.model.transformer())
+  const workloads::Model& model = scenario.model;
+  if (training.adapters && !model.transformer())
     reader.report_at("training.finetune",
-                     "adapters go beside the linear layers of a transformer; " + scenario.model.name + " is none");
+                     "adapters go beside the linear layers of a transformer; " + model.name + " is none");
+  if (training.adapters && model.transformer()) check_targets(reader, scenario);
+  if (!training.documents.empty() && model.structure == workloads::Model::Structure::encoder_decoder)
+    reader.report_at("training.documents", "packed sequences of an encoder and a decoder are not supported");
+  if (model.experts && training.routing.imbalance * static_cast<double>(model.experts->top_k) >
+                           static_cast<double>(model.experts->count))
+    reader.report_at("training.expert_imbalance", "a token passes an expert once: the fullest has at most " +
+                                                      std::to_string(model.experts->count) + "/" +
+                                                      std::to_string(model.experts->top_k) + " times the mean");
 }
 
 // What the framework says of the whole; only asked when everything else is right.

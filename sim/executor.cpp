@@ -27,10 +27,22 @@ constexpr std::int64_t most_phases = 64;
 // When something on a stream is done, and what a wait for it was about. Times in picoseconds.
 struct Completion {
   std::int64_t end = 0;       // `unknown` while members of the communication have yet to arrive
-  std::int64_t arrival = 0;   // this rank's
+  std::int64_t free = 0;      // when this rank could have arrived (a kernel started), had its host been in time
+  std::int64_t arrival = 0;   // when it did
   std::int64_t transfer = 0;  // the last member's
   std::uint32_t call = no_call;
   std::uint32_t stamp = 0;  // of an event: which of the rank's records it holds
+};
+
+// When it would have ended with the host in time: a communication does so earlier only if no other rank came later.
+std::int64_t could_end(const Completion& done) {
+  return done.transfer == done.arrival ? done.end - (done.arrival - done.free) : done.end;
+}
+
+// When an operation's turn comes on its stream, and when it would have come had the host been in time.
+struct Turn {
+  std::int64_t ready = 0;
+  std::int64_t could = 0;
 };
 
 class Executor {
@@ -54,6 +66,7 @@ class Executor {
     bool held = false;  // a training step ahead of the slowest rank
   };
   struct Joined {  // what a member of an open communication is waiting with, per (rank, slot)
+    std::int64_t free = 0;
     std::int64_t arrival = 0;
     std::uint32_t call = 0;
     std::uint16_t event = no_event;
@@ -127,7 +140,7 @@ class Executor {
   bool execute(std::uint32_t rank, const Step& step, const BlockCall& call);
   void issue_early(std::uint32_t rank, const Program& program);
   bool was_issued_early(std::uint32_t rank, const Step& step);
-  void execute_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
+  void execute_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, const Turn& turn);
   void record_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
   void look_at_kernels(std::uint32_t rank);
   void end_kernels(std::uint32_t rank, std::int64_t slowed_end);
@@ -135,7 +148,7 @@ class Executor {
   // Open kernels are slowed by communications that come before them in the program: how many others are issued before
   // they end depends on who is looked at first.
   static bool may_slow(const Interference& other, const Kernels& kernels) { return other.turn < kernels.turn; }
-  void communicate(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready);
+  void communicate(std::uint32_t rank, const Step& step, const BlockCall& call, const Turn& turn);
   void launch(CommunicatorId id);
   void start_phase(CommunicatorId id);
   void apply(const Event& event);
@@ -144,7 +157,7 @@ class Executor {
   void say_when_bytes_flow(CommunicatorId id, std::int64_t start);
   // When everything that the step waits for is done; false while something is unknown. Attributes the time that the
   // compute stream loses.
-  bool wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready);
+  bool wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, Turn& turn);
   void account_wait(std::uint32_t rank, Outcome& outcome, const Completion& done, std::int64_t from);
   // The host let the device run dry from `from` to `to`: idle, as far as no communication issued before was under way.
   void note_gap(std::uint32_t rank, std::int64_t from, std::int64_t to) {
@@ -296,18 +309,22 @@ std::size_t Executor::random_index(std::size_t size) {
 
 void Executor::account_wait(std::uint32_t rank, Outcome& outcome, const Completion& done, std::int64_t from) {
   const Duration lost{done.end - from};
+  // What was waited for could have been under way, had the host issued it in time.
+  const Duration host{std::max<std::int64_t>(0, std::min(done.arrival, done.end) - std::max(from, done.free))};
+  outcome.time.host.add(host, weight_of(rank));
   if (done.call == no_call) {  // a kernel on another stream: copies, as a rule
-    outcome.time.kernels[static_cast<std::size_t>(KernelClass::memory_bound)].add(lost, weight_of(rank));
+    outcome.time.kernels[static_cast<std::size_t>(KernelClass::memory_bound)].add(lost - host, weight_of(rank));
     return;
   }
   const Duration late{std::max<std::int64_t>(0, done.transfer - std::max(from, done.arrival))};
   outcome.time.bubble.add(late, weight_of(rank));
   const CallId call{done.call};
-  outcome.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(lost - late, weight_of(rank));
-  outcome.calls[call].exposed.add(lost - late, weight_of(rank));
+  const Duration exposed = lost - late - host;
+  outcome.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(exposed, weight_of(rank));
+  outcome.calls[call].exposed.add(exposed, weight_of(rank));
 }
 
-bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t& ready) {
+bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, Turn& turn) {
   const Completion* tails = &tails_[rank * stream_count_];
   const Completion* events = &events_[rank * event_count_];
   const std::int64_t own = tails[index_of(step.stream)].end;
@@ -318,9 +335,12 @@ bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& c
   for (const EventRef& ref : waits)
     if (events[event_of(ref, call)].end == unknown) return false;
 
+  std::int64_t& ready = turn.ready;
   ready = own;
+  turn.could = could_end(tails[index_of(step.stream)]);
   const bool on_compute = step.stream == compute_stream && step.kind != Step::Kind::host_wait;
   const auto take = [&](const Completion& done) {
+    turn.could = std::max(turn.could, could_end(done));
     if (done.end <= ready) return;
     if (on_compute) account_wait(rank, account(rank), done, ready);
     ready = done.end;
@@ -379,7 +399,8 @@ void Executor::close_gaps(std::uint32_t rank, std::uint32_t slot, std::int64_t e
   });
 }
 
-void Executor::execute_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready) {
+void Executor::execute_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, const Turn& turn) {
+  const std::int64_t ready = turn.ready;
   RankState& state = ranks_[rank];
   Outcome& outcome = account(rank);
   const std::size_t first_record = outcome.records.size();
@@ -389,8 +410,9 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
   state.host = later(state.host, step.launch);
   const std::uint16_t event = step.record != 0 ? event_of(steps_of(rank).waits[step.record - 1], call) : no_event;
   if (step.stream != compute_stream) {
-    const Completion done{
-        .end = std::max(later(ready, step.busy), host_end), .arrival = ready, .transfer = ready, .call = no_call};
+    const std::int64_t end = std::max(later(ready, step.busy), host_end);
+    const std::int64_t start = end - step.busy;
+    const Completion done{.end = end, .free = turn.could, .arrival = start, .transfer = start, .call = no_call};
     tail(rank, step.stream) = done;
     if (event != no_event) record_event(rank, event, done);
     return;
@@ -427,7 +449,7 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
     outcome.time.host.add(Duration{starved}, weight_of(rank));
     note_gap(rank, ready, ready + starved);
   }
-  const Completion done{.end = end, .arrival = ready, .transfer = ready, .call = no_call};
+  const Completion done{.end = end, .free = ready, .arrival = ready, .transfer = ready, .call = no_call};
   tail(rank, compute_stream) = done;
   if (event != no_event) record_event(rank, event, done);
 }
@@ -524,7 +546,7 @@ void Executor::end_kernels(std::uint32_t rank, std::int64_t slowed) {
     }
   }
   complete(rank, compute_stream, kernels.event, kernels.stamp, kernels.training,
-           {.end = end, .arrival = kernels.start, .transfer = kernels.start, .call = no_call});
+           {.end = end, .free = kernels.start, .arrival = kernels.start, .transfer = kernels.start, .call = no_call});
   wake(rank);
 }
 
@@ -544,7 +566,8 @@ void Executor::complete(std::uint32_t rank, StreamId stream, std::uint16_t event
   --open_[training];
 }
 
-void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall& block_call, std::int64_t ready) {
+void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall& block_call, const Turn& turn) {
+  std::int64_t ready = turn.ready;
   RankState& state = ranks_[rank];
   Outcome& outcome = account(rank);
   const Call& call = plan_.calls[step.call];
@@ -564,7 +587,8 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
 
   const std::uint16_t event = step.record != 0 ? event_of(steps_of(rank).waits[step.record - 1], block_call) : no_event;
   const std::size_t slot = rank * slot_count_ + index_of(call.slot);
-  joined_[slot] = {.arrival = ready,
+  joined_[slot] = {.free = std::max(turn.could, open.free_at),
+                   .arrival = ready,
                    .call = static_cast<std::uint32_t>(index_of(step.call)),
                    .event = event,
                    .stream = step.stream,
@@ -719,7 +743,8 @@ void Executor::resolve(CommunicatorId id, std::int64_t end) {
     const SlotId slot = population_.communicators.member_slot(communicator, i);
     const Joined& joined = joined_[rank * slot_count_ + index_of(slot)];
     Outcome& outcome = outcomes_[joined.training];
-    const Completion done{.end = end, .arrival = joined.arrival, .transfer = open.last_arrival, .call = joined.call};
+    const Completion done{
+        .end = end, .free = joined.free, .arrival = joined.arrival, .transfer = open.last_arrival, .call = joined.call};
     const CallId call{joined.call};
     // On the compute stream a communication blocks compute from the moment when the rank arrives.
     if (joined.stream == compute_stream) account_wait(rank, outcome, done, joined.arrival);
@@ -765,7 +790,7 @@ void Executor::resolve(CommunicatorId id, std::int64_t end) {
 
 bool Executor::execute(std::uint32_t rank, const Step& step, const BlockCall& call) {
   RankState& state = ranks_[rank];
-  std::int64_t ready = 0;
+  Turn turn;
   switch (step.kind) {
     case Step::Kind::host_work:
       state.host = later(state.host, step.busy);
@@ -777,16 +802,16 @@ bool Executor::execute(std::uint32_t rank, const Step& step, const BlockCall& ca
       return true;
     case Step::Kind::communicate:
       if ((state.pending_slots >> index_of(plan_.calls[step.call].slot) & 1U) != 0) return false;
-      if (!wait_all(rank, step, call, ready)) return false;
-      communicate(rank, step, call, ready);
+      if (!wait_all(rank, step, call, turn)) return false;
+      communicate(rank, step, call, turn);
       return true;
     case Step::Kind::host_wait:
-      if (!wait_all(rank, step, call, ready)) return false;
-      state.host = std::max(state.host, ready);
+      if (!wait_all(rank, step, call, turn)) return false;
+      state.host = std::max(state.host, turn.ready);
       return true;
     case Step::Kind::kernels:
-      if (!wait_all(rank, step, call, ready)) return false;
-      execute_kernels(rank, step, call, ready);
+      if (!wait_all(rank, step, call, turn)) return false;
+      execute_kernels(rank, step, call, turn);
       return true;
   }
   return true;
@@ -827,15 +852,15 @@ void Executor::issue_early(std::uint32_t rank, const Program& program) {
     const StepList& list = steps_of(rank);
     const Step& step = list.steps[list.blocks[call.block].first + early.step];
     const std::uint32_t slot = 1U << index_of(plan_.calls[step.call].slot);
-    const std::int64_t ready = tail(rank, step.stream).end;
-    if (ready == unknown || ((state.pending_slots | state.early_slots) & slot) != 0) continue;
+    const Completion& before = tail(rank, step.stream);
+    if (before.end == unknown || ((state.pending_slots | state.early_slots) & slot) != 0) continue;
     const BlockCall& current = program.calls[state.call];
     std::int64_t spent = positions.host_before[state.call];
     for (std::uint32_t i = 0; i < state.step; ++i) spent += host_time(list.steps[list.blocks[current.block].first + i]);
     const std::int64_t host = state.host;
     state.host = later(host, early.host - spent);
     state.early_slots |= slot;
-    communicate(rank, step, call, ready);
+    communicate(rank, step, call, {.ready = before.end, .could = could_end(before)});
     state.host = host;
   }
 }

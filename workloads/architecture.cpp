@@ -739,7 +739,9 @@ double training_flops_per_sample(const Architecture& architecture, bool causal, 
   double sum = 0;
   for_each_block(architecture, [&](const Block& block) {
     for (const Operation& operation : block.operations) {
-      const double passes = frozen && parameters_of(operation) > 0 ? 2 : 3;
+      const bool has_weights = std::holds_alternative<LinearWork>(operation.work) ||  // tied ones too
+                               std::holds_alternative<ExpertsWork>(operation.work);
+      const double passes = frozen && has_weights ? 2 : 3;
       sum += passes * products_flops(operation, block.tokens, causal);
     }
   });

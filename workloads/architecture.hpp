@@ -149,6 +149,8 @@ using Work =
 
 // Where an operation stands in a transformer layer, as recomputation by module has it.
 enum class Region : std::uint8_t { other, attention, feed_forward, experts };
+// Low-rank adapters go beside the linear layers of these.
+constexpr bool takes_adapters(Region region) { return region == Region::attention || region == Region::feed_forward; }
 
 struct Operation {
   std::string name;

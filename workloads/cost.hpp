@@ -39,7 +39,7 @@ struct AttentionShape {
   std::int64_t kv_heads = 0;  // likewise
   std::int64_t qk_dim = 0;
   std::int64_t v_dim = 0;
-  std::int64_t span = 0;  // keys that a query reaches at most: of its document, within the window
+  std::int64_t span = 0;  // tokens of an unbroken sequence in which queries reach as many keys on average
   double pairs = 0;       // of queries and keys that are computed, per head and sample
 };
 

@@ -56,9 +56,20 @@ std::vector<std::int64_t> apportion(const std::vector<double>& shares, std::int6
   return loads;
 }
 
+// What is above `most` goes to the next experts that have room, which are the next most loaded.
+void limit(std::vector<std::int64_t>& loads, std::int64_t most) {
+  std::int64_t above = 0;
+  for (std::int64_t& load : loads) {
+    const std::int64_t wanted = load + above;
+    load = std::min(wanted, most);
+    above = wanted - load;
+  }
+}
+
 }  // namespace
 
-std::vector<std::int64_t> expert_loads(const ExpertRouting& routing, std::int64_t experts, std::int64_t tokens) {
+std::vector<std::int64_t> expert_loads(const ExpertRouting& routing, std::int64_t experts, std::int64_t top_k,
+                                       std::int64_t tokens) {
   const auto count = static_cast<std::size_t>(experts);
   if (routing.capacity_factor) {
     const double mean = static_cast<double>(tokens) / static_cast<double>(experts);
@@ -71,9 +82,11 @@ std::vector<std::int64_t> expert_loads(const ExpertRouting& routing, std::int64_
     std::ranges::sort(shares, std::greater{});
     const double most = shares.front();
     for (double& share : shares) share = std::exp(share - most);
-    return apportion(shares, tokens);
+    std::vector<std::int64_t> loads = apportion(shares, tokens);
+    limit(loads, (tokens + top_k - 1) / top_k);
+    return loads;
   }
-  const double most = std::min(static_cast<double>(tokens),
+  const double most = std::min(static_cast<double>(tokens) / static_cast<double>(top_k),
                                routing.imbalance * static_cast<double>(tokens) / static_cast<double>(experts));
   const std::int64_t even = (tokens + experts - 1) / experts;
   std::vector<std::int64_t> loads{std::max(even, static_cast<std::int64_t>(std::llround(most)))};

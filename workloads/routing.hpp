@@ -12,7 +12,9 @@ namespace trainyard::workloads {
 //   capacity: ceil(factor x tokens / experts) each, whatever the real load: what is above is dropped, the rest padded;
 //   dirichlet: shares drawn from a symmetric Dirichlet distribution, sorted, the most loaded first;
 //   else: the first expert has `imbalance` times the mean, the others share the rest alike.
+// A token passes `top_k` different experts, so none gets more than `tokens` / `top_k`.
 // Dropless loads add up to `tokens`. Throws nothing; the same seed gives the same loads.
-std::vector<std::int64_t> expert_loads(const ExpertRouting& routing, std::int64_t experts, std::int64_t tokens);
+std::vector<std::int64_t> expert_loads(const ExpertRouting& routing, std::int64_t experts, std::int64_t top_k,
+                                       std::int64_t tokens);
 
 }  // namespace trainyard::workloads

@@ -12,14 +12,13 @@ bool Recompute::has(Module module) const {
 
 std::string to_string(const Recompute& recompute) {
   if (recompute.kind == Recompute::Kind::modules) {
-    std::string text;
+    std::string names;
     for (const Module module : recompute.modules)
-      text += (text.empty() ? "" : ", ") + std::string{module_names[static_cast<std::size_t>(module)]};
-    return text;
+      names += (names.empty() ? "" : ", ") + std::string{module_names[static_cast<std::size_t>(module)]};
+    return "{modules: [" + names + "]}";
   }
-  std::string text{recompute_names[static_cast<std::size_t>(recompute.kind)]};
-  if (recompute.full() && recompute.every > 1) text += ", groups of " + std::to_string(recompute.every) + " layers";
-  return text;
+  if (recompute.full() && recompute.every > 1) return "{every: " + std::to_string(recompute.every) + "}";
+  return std::string{recompute_names[static_cast<std::size_t>(recompute.kind)]};
 }
 
 bool Adapters::on(std::string_view part) const {

@@ -35,7 +35,7 @@ struct Recompute {
   bool operator==(const Recompute&) const = default;
 };
 constexpr std::array<std::string_view, 3> recompute_names{"none", "selective", "full"};
-std::string to_string(const Recompute& recompute);
+std::string to_string(const Recompute& recompute);  // as a scenario has it
 
 // `flash` is the generation that the accelerator's measurements are of.
 enum class AttentionKernel : std::uint8_t { flash, unfused, flash2, flash3 };

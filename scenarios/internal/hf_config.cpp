@@ -56,7 +56,7 @@ void check_support(HfFile& file, const HfType& type) {
 
 // A file is mostly called config.json; then the folder, which the path may leave out, has the model's name.
 std::string name_of(HfFile& file, const std::filesystem::path& path) {
-  const std::string name = file.text("_name_or_path").value_or("");
+  std::string name = file.text("_name_or_path").value_or("");
   if (!name.empty()) return name;
   std::error_code error;
   const auto folder = std::filesystem::absolute(path, error).lexically_normal().parent_path().filename();

@@ -31,11 +31,13 @@ constexpr double usable_share = 0.98;
 constexpr const char* full_recompute = "training.recompute=full";
 
 // What `auto` tries, from the least work to the most.
-std::array<Recompute, 4> recompute_ladder() {
+std::array<Recompute, 4> recompute_ladder(const workloads::Model& model) {
   using workloads::Module;
+  std::vector<Module> most{Module::layer_norm, Module::mlp};
+  if (model.experts) most.push_back(Module::moe);
   return {{{.kind = Recompute::Kind::none, .modules = {}},
            {.kind = Recompute::Kind::selective, .modules = {}},
-           {.kind = Recompute::Kind::modules, .modules = {Module::layer_norm, Module::mlp, Module::moe}},
+           {.kind = Recompute::Kind::modules, .modules = std::move(most)},
            {.kind = Recompute::Kind::full, .modules = {}}}};
 }
 
@@ -156,6 +158,9 @@ void Search::try_trainings() {
     if (kind > training_.recompute.kind && !training_.recompute.full())
       try_training({"training.recompute=" + to_string(Recompute{.kind = kind, .modules = {}})},
                    [&](auto& training) { training.recompute = {.kind = kind, .modules = {}}; });
+  // Planning takes as long as there are micro-batches; memory does not depend on most of them.
+  constexpr std::int64_t most_micro_batches = 4096;
+  if (training_.global_batch > most_micro_batches * scenario_.devices) return;
   if (training_.micro_batch.value_or(1) > 1)
     try_training({"training.micro_batch=1"}, [](auto& training) { training.micro_batch = 1; });
   if (training_.micro_batch.value_or(2) > 1 && !training_.recompute.full())
@@ -263,7 +268,7 @@ std::vector<MemoryPart> largest_parts(const strategies::PlannedStep& step, const
 workloads::Training with_recompute(const Scenario& scenario, const topology::Cluster& cluster) {
   workloads::Training training = scenario.training;
   if (!training.automatic_recompute) return training;
-  for (const Recompute& recompute : recompute_ladder()) {
+  for (const Recompute& recompute : recompute_ladder(scenario.model)) {
     training.recompute = recompute;
     if (recompute.full()) break;
     if (memory_of(planned(scenario, *scenario.strategy, training, cluster), smallest_memory(scenario)).fits) break;

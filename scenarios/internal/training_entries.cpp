@@ -62,10 +62,15 @@ void read_recompute(Reader& reader, const Value& value, workloads::Training& tra
   const Value* modules = nullptr;
   const std::vector<sim::Key> keys{{.name = "every", .target = &every, .help = "", .least = 1, .most = 1e5}};
   const std::array<Section, 1> sections{{{"modules", &modules}}};
+  const std::size_t before = reader.mistakes();
   reader.read(value, path, {.keys = keys, .sections = sections});
+  if (reader.mistakes() > before) return;
   if (every.has_value() == (modules != nullptr))
-    return reader.report(value.where,
-                         path + ": expected " + listed(words) + ", {every: layers} or {modules: [core_attn, mlp]}");
+    return reader.report(
+        value.where, path + ": expected " + listed(words) + ", either {every: layers} or {modules: [core_attn, mlp]}");
+  if (modules != nullptr && modules->is_sequence() && modules->items.empty())
+    return reader.report(modules->where,
+                         join(path, "modules") + ": expected one at least of " + listed(workloads::module_names));
   if (every) {
     recompute = {.kind = Kind::full, .every = *every, .modules = {}};
     return;
@@ -91,7 +96,9 @@ constexpr std::array<TargetName, 25> target_names{{
 }};
 
 void read_targets(Reader& reader, const Value& value, const std::string& path, workloads::Adapters& adapters) {
-  if (value.is_scalar() && (value.scalar == "all-linear" || value.scalar == "all")) return;
+  const auto means_all = [](const Value& word) { return word.scalar == "all-linear" || word.scalar == "all"; };
+  if (value.is_scalar() && means_all(value)) return;
+  if (value.is_sequence() && value.items.size() == 1 && means_all(value.items.front())) return;
   std::vector<std::string_view> names;
   for (const TargetName& target : target_names)
     if (names.empty() || names.back() != target.name) names.push_back(target.name);
@@ -125,11 +132,11 @@ void read_finetune(Reader& reader, const Value& value, workloads::Training& trai
   const Value* lora = nullptr;
   const Value* qlora = nullptr;
   const std::array<Section, 2> sections{{{"lora", &lora}, {"qlora", &qlora}}};
+  const std::size_t before = reader.mistakes();
   reader.read(value, path, {.sections = sections});
-  if ((lora == nullptr) == (qlora == nullptr)) {
-    if (value.is_map()) reader.report(value.where, path + ": expected either 'lora' or 'qlora'");
-    return;
-  }
+  if (reader.mistakes() > before) return;
+  if ((lora == nullptr) == (qlora == nullptr))
+    return reader.report(value.where, path + ": expected either 'lora' or 'qlora', such as {lora: {rank: 16}}");
   workloads::Adapters adapters{.quantized = qlora != nullptr};
   const Value& chosen_kind = qlora != nullptr ? *qlora : *lora;
   const std::string kind_path = join(path, qlora != nullptr ? "qlora" : "lora");
@@ -146,10 +153,11 @@ void read_finetune(Reader& reader, const Value& value, workloads::Training& trai
 void check_training(Reader& reader, const workloads::Training& training) {
   std::int64_t sum = 0;
   for (const std::int64_t document : training.documents) sum += document;
-  if (training.documents.size() > 1 && sum != training.sequence)
+  const bool has_sequence = training.sequence > 0;  // that it should have one is said of the model
+  if (has_sequence && training.documents.size() > 1 && sum != training.sequence)
     reader.report_at("training.documents", "the documents have " + std::to_string(sum) + " tokens, but the sequence " +
                                                std::to_string(training.sequence));
-  if (training.documents.size() == 1 && sum > training.sequence)
+  if (has_sequence && training.documents.size() == 1 && sum > training.sequence)
     reader.report_at("training.documents", "a document of " + std::to_string(sum) +
                                                " tokens is longer than the sequence of " +
                                                std::to_string(training.sequence));

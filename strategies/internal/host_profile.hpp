@@ -43,10 +43,10 @@ inline HostProfile host_profile(workloads::Backend backend, const HostProfile& e
     case workloads::Backend::eager:
       return eager;
     case workloads::Backend::compiled:
-      return {.forward = microseconds{3}, .backward = microseconds{3}, .step = microseconds{3000}};
+      return {.forward = microseconds{3}, .backward = microseconds{3}, .step = eager.step};
     case workloads::Backend::cuda_graph:
     case workloads::Backend::xla:
-      return {.forward = nanoseconds{1500}, .backward = nanoseconds{1500}, .step = microseconds{3000}};
+      return {.forward = nanoseconds{1500}, .backward = nanoseconds{1500}, .step = eager.step};
   }
   return eager;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <string_view>
 #include <utility>
 
@@ -62,8 +63,7 @@ void Expander::elementwise(std::vector<Kernel>& kernels, const std::string& name
 }
 
 bool Expander::adapted(const Operation& operation, const LinearWork::Part& part) const {
-  return frozen() && (operation.region == Region::attention || operation.region == Region::feed_forward) &&
-         training_.adapters->on(part.name);
+  return frozen() && takes_adapters(operation.region) && training_.adapters->on(part.name);
 }
 
 Precision Expander::wide() const {
@@ -234,8 +234,12 @@ void Expander::expand(const Operation& operation, const AttentionWork& work) {
   const std::int64_t heads = work.heads / shard_.tensor;
   const std::int64_t kv_heads = std::max<std::int64_t>(1, work.kv_heads / shard_.tensor);
   const std::int64_t keys = work.key_tokens > 0 ? work.key_tokens : block_.tokens;
-  std::int64_t span = work.window > 0 ? std::min(work.window, keys) : keys;
-  if (!work.documents.empty()) span = std::min(span, *std::ranges::max_element(work.documents));
+  // Of a causal sequence without window or documents that has as many pairs per query: the sequence itself if it is
+  // one.
+  const double pairs = attended_pairs(work, block_.tokens, true);
+  const bool masked = work.causal && work.key_tokens == 0;
+  const auto span =
+      static_cast<std::int64_t>(std::llround((masked ? 2 : 1) * pairs / static_cast<double>(block_.tokens)));
   const AttentionShape shape{.batch = shard_.micro_batch,
                              .queries = block_.tokens,
                              .keys = keys,
@@ -244,7 +248,7 @@ void Expander::expand(const Operation& operation, const AttentionWork& work) {
                              .qk_dim = work.qk_dim,
                              .v_dim = work.v_dim,
                              .span = span,
-                             .pairs = attended_pairs(work, block_.tokens, true)};
+                             .pairs = pairs};
   // Queries, keys and values stay for backward in either form.
   const Bytes inputs =
       bytes(tokens() * heads * work.qk_dim + shard_.micro_batch * keys * kv_heads * (work.qk_dim + work.v_dim));
@@ -419,7 +423,7 @@ void Expander::add_grouped_product(const std::string& name, const GroupedGemm& s
 
 void Expander::expand(const Operation& operation, const ExpertsWork& work) {
   const std::int64_t rows = replicated() * work.top_k;
-  const std::vector<std::int64_t> loads = expert_loads(training_.routing, work.count, rows);
+  const std::vector<std::int64_t> loads = expert_loads(training_.routing, work.count, work.top_k, rows);
   std::int64_t held = 0;  // rows of the buffers: of those that are there, or of the capacity
   for (const std::int64_t load : loads) held += load;
   // Rows are copied to where their expert's are, and the results weighted and summed up.

@@ -34,7 +34,7 @@ TEST(AutomaticRecompute, IsTheLeastThatFits) {
   const std::string automatic = "training.recompute=auto";
   const std::string sharded = "strategy.distributed_optimizer=true";
   EXPECT_EQ(recompute_of({automatic, sharded, "training.micro_batch=1", "strategy.tensor=2"}), "none");
-  EXPECT_EQ(recompute_of({automatic, sharded, "training.micro_batch=2"}), "layernorm, mlp, moe");
+  EXPECT_EQ(recompute_of({automatic, sharded, "training.micro_batch=2"}), "{modules: [layernorm, mlp]}");
   EXPECT_EQ(recompute_of({automatic, sharded, "training.global_batch=128", "training.micro_batch=16"}), "full");
   // What the choice leaves out does not fit.
   EXPECT_FALSE(simulated({"training.recompute=selective", sharded}).result.memory.fits);

@@ -117,6 +117,30 @@ TEST(Scenario, ReadsWhatItSays) {
   EXPECT_EQ(scenario.model.layers, 4);
 }
 
+TEST(Scenario, WhatTheModelDoesNotHaveIsReported) {
+  reports(
+      {"model=gpt2", "training.sequence=128", "training.finetune={lora: {targets: [gate_proj]}}"},
+      "training.finetune: GPT-2 has none of these targets; its linear layers are 'query', 'key', 'value', 'output', "
+      "'up' or 'down'");
+  reports({"training.expert_imbalance=2"}, "training.expert_imbalance: Llama 3 8B has no experts");
+  reports({"model=mixtral-8x7b", "training.expert_imbalance=5"},
+          "training.expert_imbalance: a token passes an expert once: the fullest has at most 8/2 times the mean");
+  reports({"model=t5-base", "training.documents=[256, 256]", "training.sequence=512"},
+          "training.documents: packed sequences of an encoder and a decoder are not supported");
+  EXPECT_EQ(error_of({"training.finetune={lora: {targets: [all-linear]}}"}), "");
+}
+
+TEST(Scenario, ListsAndMapsOfTrainingAreReportedOnce) {
+  reports({"training.recompute={modules: []}"}, "training.recompute.modules: expected one at least of 'core_attn'");
+  for (const char* wrong : {"training.recompute={every: 0}", "training.recompute={module: [mlp]}",
+                            "training.finetune={lora: {rank: 0}}", "training.finetune={full: {}}"}) {
+    const std::string error = error_of({wrong});
+    EXPECT_NE(error, "") << wrong;
+    EXPECT_EQ(error.find('\n'), std::string::npos) << error;
+  }
+  reports({"training.recompute={every: 2, modules: [mlp]}"}, "either {every: layers} or {modules: [core_attn, mlp]}");
+}
+
 TEST(Scenario, CompilingIsAShortWordForABackend) {
   EXPECT_EQ(read(example).training.backend, workloads::Backend::eager);
   EXPECT_EQ(read(example, {"training.backend=cuda-graph"}).training.backend, workloads::Backend::cuda_graph);

@@ -359,6 +359,20 @@ TEST(ExecutorTest, OnlyTheRestOfATransferIsExposed) {
   EXPECT_EQ(ps(outcome.time.bubble), 0);
 }
 
+TEST(ExecutorTest, WaitingForATransferThatTheHostIssuesLateIsWaitingForTheHost) {
+  PlanSketch sketch(2);
+  sketch.join({0, 1});
+  const CallId gather = sketch.call(5, group, CollectiveKind::all_gather, Purpose::data);
+  // Both are free at 10; the host comes at 40.
+  sketch.runs({0, 1},
+              {sketch.kernel(10), host_work(40), communicate(gather, side, after_compute), wait_for(after_side)});
+  const Outcome outcome = first_step(sketch);
+  EXPECT_EQ(ps(outcome.time.host), 2 * 30);
+  EXPECT_EQ(exposed_ps(outcome, Purpose::data), 2 * 5);
+  EXPECT_EQ(ps(outcome.calls[gather].exposed), 2 * 5);
+  EXPECT_EQ(ps(outcome.time.bubble), 0);
+}
+
 TEST(ExecutorTest, ATransferQueuedBehindAnotherIsExposedAndNoBubble) {
   PlanSketch sketch(2);
   sketch.join({0, 1});

@@ -423,7 +423,7 @@ TEST(Experts, WithoutAGroupedKernelRunOneAfterTheOther) {
   EXPECT_EQ(products({}, fused_style()).size(), 1U);
   EXPECT_EQ(products({}, style).size(), 8U);
   // Experts without tokens have nothing to run.
-  EXPECT_EQ(products(tests::imbalance(8), style).size(), 1U);
+  EXPECT_EQ(products(tests::dirichlet(0.001), style).size(), 2U);  // nearly all tokens choose the same two
   sim::Duration apart{};
   for (const Kernel& kernel : products({}, style)) apart += kernel.duration;
   EXPECT_GE(apart, products({}, fused_style()).front().duration);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <vector>
 
@@ -19,7 +20,7 @@ using Loads = std::vector<std::int64_t>;
 std::int64_t sum_of(const Loads& loads) { return std::accumulate(loads.begin(), loads.end(), std::int64_t{0}); }
 
 Loads drawn(double concentration, std::int64_t seed, std::int64_t experts = 64, std::int64_t tokens = 65536) {
-  return expert_loads(tests::dirichlet(concentration, seed), experts, tokens);
+  return expert_loads(tests::dirichlet(concentration, seed), experts, 1, tokens);
 }
 
 // Of the most loaded expert over the mean, on average over many draws.
@@ -30,40 +31,53 @@ double imbalance_of(double concentration) {
 }
 
 TEST(ExpertLoads, AreTheMeanWhereNothingElseIsSaid) {
-  EXPECT_EQ(expert_loads({}, 8, 4096), Loads(8, 512));
-  EXPECT_EQ(expert_loads({}, 1, 4096), Loads{4096});
-  EXPECT_EQ(expert_loads({}, 4, 10), (Loads{3, 3, 2, 2}));
-  EXPECT_EQ(expert_loads({}, 4, 2), (Loads{1, 1, 0, 0}));
+  EXPECT_EQ(expert_loads({}, 8, 1, 4096), Loads(8, 512));
+  EXPECT_EQ(expert_loads({}, 1, 1, 4096), Loads{4096});
+  EXPECT_EQ(expert_loads({}, 4, 1, 10), (Loads{3, 3, 2, 2}));
+  EXPECT_EQ(expert_loads({}, 4, 1, 2), (Loads{1, 1, 0, 0}));
 }
 
 TEST(ExpertLoads, AddUpToTheTokensWithoutACapacity) {
   for (const std::int64_t experts : {1, 2, 7, 8, 256})
     for (const std::int64_t tokens : {0, 1, 5, 1000, 65536, 1'000'003}) {
       for (const double over_mean : {1.0, 1.1, 1.5, 3.0, 1000.0})
-        EXPECT_EQ(sum_of(expert_loads(imbalance(over_mean), experts, tokens)), tokens) << experts << ' ' << over_mean;
+        EXPECT_EQ(sum_of(expert_loads(imbalance(over_mean), experts, 1, tokens)), tokens)
+            << experts << ' ' << over_mean;
       for (const double concentration : {0.001, 0.1, 1.0, 10.0, 1e6})
         EXPECT_EQ(sum_of(drawn(concentration, 3, experts, tokens)), tokens) << experts << ' ' << concentration;
     }
 }
 
+TEST(ExpertLoads, GiveNoExpertATokenTwice) {
+  // 1000 tokens, each to two of four experts.
+  EXPECT_EQ(expert_loads(imbalance(4), 4, 2, 2000), (Loads{1000, 334, 333, 333}));
+  for (const double concentration : {0.001, 0.01, 0.1, 1.0})
+    for (const std::int64_t top_k : {1, 2, 8}) {
+      const Loads loads = expert_loads(tests::dirichlet(concentration, 5), 16, top_k, 4096 * top_k);
+      EXPECT_EQ(sum_of(loads), 4096 * top_k);
+      EXPECT_LE(*std::ranges::max_element(loads), 4096);
+      EXPECT_TRUE(std::ranges::is_sorted(loads, std::greater{}));
+    }
+}
+
 TEST(ExpertLoads, WithACapacityAreItWhateverTheRealLoad) {
-  EXPECT_EQ(expert_loads(capacity(1.0), 8, 4096), Loads(8, 512));
-  EXPECT_EQ(expert_loads(capacity(1.25), 8, 4096), Loads(8, 640));
-  EXPECT_EQ(expert_loads(capacity(0.5), 8, 4096), Loads(8, 256));
+  EXPECT_EQ(expert_loads(capacity(1.0), 8, 1, 4096), Loads(8, 512));
+  EXPECT_EQ(expert_loads(capacity(1.25), 8, 1, 4096), Loads(8, 640));
+  EXPECT_EQ(expert_loads(capacity(0.5), 8, 1, 4096), Loads(8, 256));
   // Rounded up: 1.25 x 100 / 8.
-  EXPECT_EQ(expert_loads(capacity(1.25), 8, 100), Loads(8, 16));
+  EXPECT_EQ(expert_loads(capacity(1.25), 8, 1, 100), Loads(8, 16));
 }
 
 TEST(ExpertLoads, OfTheMostLoadedExpertAreTheImbalanceTimesTheMean) {
-  EXPECT_EQ(expert_loads(imbalance(2), 4, 4000), (Loads{2000, 667, 667, 666}));
-  EXPECT_EQ(expert_loads(imbalance(1.5), 8, 8000).front(), 1500);
-  EXPECT_EQ(expert_loads(imbalance(1.1), 8, 8000).front(), 1100);
-  EXPECT_EQ(expert_loads(imbalance(1.3), 256, 65536).front(), 333);  // 332.8
+  EXPECT_EQ(expert_loads(imbalance(2), 4, 1, 4000), (Loads{2000, 667, 667, 666}));
+  EXPECT_EQ(expert_loads(imbalance(1.5), 8, 1, 8000).front(), 1500);
+  EXPECT_EQ(expert_loads(imbalance(1.1), 8, 1, 8000).front(), 1100);
+  EXPECT_EQ(expert_loads(imbalance(1.3), 256, 1, 65536).front(), 333);  // 332.8
 }
 
 TEST(ExpertLoads, OfTheOthersDifferByOneAtMost) {
   for (const double over_mean : {1.0, 1.1, 1.5, 3.0}) {
-    const Loads loads = expert_loads(imbalance(over_mean), 64, 100'000);
+    const Loads loads = expert_loads(imbalance(over_mean), 64, 1, 100'000);
     const auto [least, most] = std::minmax_element(loads.begin() + 1, loads.end());
     EXPECT_LE(*most - *least, 1) << over_mean;
     EXPECT_GE(loads.front(), *most) << over_mean;
@@ -71,8 +85,8 @@ TEST(ExpertLoads, OfTheOthersDifferByOneAtMost) {
 }
 
 TEST(ExpertLoads, BeyondEveryTokenOnOneExpertStayThere) {
-  EXPECT_EQ(expert_loads(imbalance(4), 4, 1000), (Loads{1000, 0, 0, 0}));
-  EXPECT_EQ(expert_loads(imbalance(100), 4, 1000), (Loads{1000, 0, 0, 0}));
+  EXPECT_EQ(expert_loads(imbalance(4), 4, 1, 1000), (Loads{1000, 0, 0, 0}));
+  EXPECT_EQ(expert_loads(imbalance(100), 4, 1, 1000), (Loads{1000, 0, 0, 0}));
 }
 
 TEST(ExpertLoads, DrawnTwiceFromOneSeedAreTheSame) {

@@ -130,9 +130,9 @@ TEST(Recompute, NamesTheModulesOrTheGroups) {
   EXPECT_EQ(to_string(Recompute{}), "none");
   EXPECT_EQ(to_string(Recompute{.kind = Recompute::Kind::selective}), "selective");
   EXPECT_EQ(to_string(Recompute{.kind = Recompute::Kind::full}), "full");
-  EXPECT_EQ(to_string(Recompute{.kind = Recompute::Kind::full, .every = 4}), "full, groups of 4 layers");
+  EXPECT_EQ(to_string(Recompute{.kind = Recompute::Kind::full, .every = 4}), "{every: 4}");
   EXPECT_EQ(to_string(Recompute{.kind = Recompute::Kind::modules, .modules = {Module::mlp, Module::layer_norm}}),
-            "mlp, layernorm");
+            "{modules: [mlp, layernorm]}");
 }
 
 TEST(Recompute, HasTheModulesThatItListsAndSelectiveCoreAttention) {
