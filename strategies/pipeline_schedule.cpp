@@ -45,8 +45,9 @@ class ZeroBubbleH2 {
       : micro_batches_(micro_batches), most_in_flight_(2 * stages - 1), stages_(static_cast<std::size_t>(stages)) {}
 
   std::vector<PipelineAction> actions_of(std::int64_t stage) {
-    while (std::ranges::any_of(stages_, [&](const Stage& each) { return each.weights < micro_batches_; })) take_turn();
-    return std::move(stages_[static_cast<std::size_t>(stage)].actions);
+    const auto chosen = static_cast<std::size_t>(stage);
+    while (stages_[chosen].weights < micro_batches_) take_turn(chosen);
+    return std::move(actions_);
   }
 
  private:
@@ -54,17 +55,17 @@ class ZeroBubbleH2 {
     std::int64_t forwards = 0;  // done so far
     std::int64_t inputs = 0;
     std::int64_t weights = 0;
-    std::vector<PipelineAction> actions;
   };
 
-  void take_turn() {
+  void take_turn(std::size_t chosen) {
     const std::vector<Stage> before = stages_;
     for (std::size_t s = 0; s < stages_.size(); ++s) {
       Stage& stage = stages_[s];
       const std::int64_t arrived = s == 0 ? micro_batches_ : before[s - 1].forwards;
       const std::int64_t returned = s + 1 == stages_.size() ? before[s].forwards : before[s + 1].inputs;
       const auto act = [&](Kind kind, std::int64_t& done) {
-        stage.actions.push_back({.kind = kind, .micro_batch = done++});
+        if (s == chosen) actions_.push_back({.kind = kind, .micro_batch = done});
+        ++done;
       };
       if (stage.inputs < std::min(returned, stage.forwards))
         act(Kind::backward_input, stage.inputs);
@@ -78,6 +79,7 @@ class ZeroBubbleH2 {
   std::int64_t micro_batches_;
   std::int64_t most_in_flight_;
   std::vector<Stage> stages_;
+  std::vector<PipelineAction> actions_;  // of the chosen stage
 };
 
 }  // namespace
