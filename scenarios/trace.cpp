@@ -305,7 +305,7 @@ void TraceWriter::write_phase(std::span<const std::uint32_t> indices) {
   append_time("ts", start - from_);
   append_time("dur", ticks(outcome_.records[indices.back()].end) - start);
   const std::string phase(phase_of(first));
-  // As in the literature's diagrams: F3 and B3 are the passes of micro-batch 3.
+  // As in the literature's diagrams: F3 and B3 are the passes of micro-batch 3, I3 and W3 the parts of B3.
   std::string name = phase;
   if (first.micro_batch >= 0)
     name = std::string(1, static_cast<char>(phase.front() - 'a' + 'A')) + std::to_string(first.micro_batch);

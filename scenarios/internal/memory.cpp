@@ -50,7 +50,8 @@ strategies::PlannedStep planned(const Scenario& scenario, const strategies::Stra
 
 // "forward layer", "backward layer" and "recompute layer" hold memory for the same thing.
 std::string_view without_direction(std::string_view block) {
-  for (const std::string_view word : {"forward ", "backward ", "recompute ", "first "})
+  for (const std::string_view word :
+       {"forward ", "backward ", "input-gradients ", "weight-gradients ", "recompute ", "first "})
     if (block.starts_with(word)) block.remove_prefix(word.size());
   return block.substr(0, block.find(" and reduce"));
 }

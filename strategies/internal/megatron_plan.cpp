@@ -38,6 +38,10 @@ workloads::Training with_attention(workloads::Training training) {
   return training;
 }
 
+// First words of blocks, by which a trace names passes: I3 and W3 of micro-batch 3.
+constexpr const char* input_pass = "input-gradients ";
+constexpr const char* weight_pass = "weight-gradients ";
+
 // PyTorch keeps one for each thread that multiplies matrices, the forward and the backward one; the size on Hopper, and
 // of Megatron's deterministic mode everywhere (CUBLAS_WORKSPACE_CONFIG=:4096:8; pytorch CublasHandlePool.cpp).
 constexpr Bytes cublas_workspaces{2LL * (32 << 20)};
@@ -307,7 +311,9 @@ Planner::LayerBlocks Planner::make_layer_block(const workloads::Layer& layer, bo
   };
   if (gathers_rows) rows(forward, sequence_parallel() ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce);
 
-  BlockWriter backward = builder_.block("backward " + name, host_.backward);
+  // Where passes are split, the head goes with those for inputs and the embedding with those for weights.
+  const std::string pass = !splits_backward() || recomputed ? "backward " : loss ? input_pass : weight_pass;
+  BlockWriter backward = builder_.block(pass + name, host_.backward);
   backward.memory(MemoryPurpose::activations, everything - kept + workspace);
   write_recompute(backward, layer, recompute, false, with_);
   if (gathers_rows && sequence_parallel()) rows(backward, CollectiveKind::all_gather);
@@ -335,13 +341,13 @@ void Planner::make_split_blocks(const workloads::Layer& layer, const workloads::
                                 LayerBlocks& blocks) {
   const Bytes everything = layer.saved_bytes({}, false);
   const Bytes workspace = backward_workspace(layer);
-  BlockWriter inputs = builder_.block("backward for inputs " + layer.name, host_.backward);
+  BlockWriter inputs = builder_.block(input_pass + layer.name, host_.backward);
   inputs.memory(MemoryPurpose::activations, everything - layer.saved_bytes(recompute, false) + workspace);
   write_recompute(inputs, layer, recompute, false, with_);
   write_input_gradients(inputs, layer, with_);
   inputs.memory(MemoryPurpose::activations, -workspace);
   blocks.backward_input = inputs.finish();
-  BlockWriter weights = builder_.block("backward for weights " + layer.name, host_.backward);
+  BlockWriter weights = builder_.block(weight_pass + layer.name, host_.backward);
   write_weight_gradients(weights, layer, with_, [&](BlockWriter& writer, std::size_t index) {
     accumulate_gradient(writer, layer.operators[index]);
   });
