@@ -1,0 +1,165 @@
+// One step of Megatron-LM in the making. Its members are defined by what they are about: megatron_plan.cpp sets up the
+// model's stages and the ranks' groups, megatron_blocks.cpp writes the passes of layers, megatron_programs.cpp puts
+// them in the order of the schedule, megatron_data.cpp reduces gradients and gathers parameters.
+#pragma once
+
+#include <array>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "strategies/internal/checks.hpp"
+#include "strategies/internal/host_profile.hpp"
+#include "strategies/internal/layer_ops.hpp"
+#include "strategies/internal/megatron.hpp"
+#include "strategies/internal/offload.hpp"
+#include "strategies/internal/plan_builder.hpp"
+#include "workloads/architecture.hpp"
+#include "workloads/cost.hpp"
+#include "workloads/layers.hpp"
+
+namespace trainyard::strategies {
+
+// Everything about one step that its blocks and programs are made from.
+class MegatronPlanner {
+ public:
+  MegatronPlanner(const MegatronOptions& options, const Job& job);
+
+  PlannedStep plan();
+
+ private:
+  struct Stage {
+    std::int64_t index = 0;
+    std::vector<std::int64_t> layers;       // of each chunk
+    std::vector<std::int64_t> first_layer;  // of each chunk
+    // On each rank.
+    std::int64_t parameters = 0;
+    std::int64_t trained = 0;
+    sim::Bytes frozen{};
+  };
+  struct LayerBlocks {
+    sim::BlockId forward{};
+    sim::BlockId backward{};
+    // Where the inputs of groups of layers are kept (Recompute::every): a forward pass that keeps nothing, the one that
+    // runs again, and the backward pass behind that.
+    sim::BlockId forward_dropping{};
+    sim::BlockId again{};
+    sim::BlockId backward_only{};
+    // Where schedules split the backward pass of a layer.
+    sim::BlockId backward_input{};
+    sim::BlockId backward_weight{};
+  };
+  struct OverlappedTransfers {
+    std::array<sim::BlockId, 2> post{};  // in turns
+    std::array<sim::BlockId, 2> await{};
+    sim::BlockId send{};
+  };
+
+  bool first(std::int64_t stage, std::int64_t chunk) const { return stage == 0 && chunk == 0; }
+  bool last(std::int64_t stage, std::int64_t chunk) const {
+    return stage == options_.pipeline - 1 && chunk == chunks_ - 1;
+  }
+  // Software with flash attention also has what came at about the same time (Megatron-LM 3.0 and later).
+  bool recent_software() const { return job_.training.attention != workloads::AttentionKernel::unfused; }
+  // Of the accelerators that Megatron runs on, those with 8-bit products are Hopper and later.
+  bool hopper_or_later() const { return job_.accelerator.supports(workloads::Precision::fp8); }
+  // fp16 stands for Megatron's own modules; others are Transformer Engine's.
+  bool own_attention() const {
+    return training_.precision == workloads::Precision::fp16 &&
+           training_.attention == workloads::AttentionKernel::unfused;
+  }
+  bool fuses_accumulation() const { return options_.gradient_accumulation_fusion.value_or(recent_software()); }
+  bool embedding_is_shared() const { return job_.model.tied_embeddings && options_.pipeline > 1; }
+  bool sequence_parallel() const { return options_.sequence_parallel && options_.tensor > 1; }
+  bool gathers_in_forward() const { return options_.overlap_param_gather && data_ > 1; }
+  bool splits_backward() const { return strategies::splits_backward(options_.schedule_kind()); }
+  // 1F1B and GPipe wait for every transfer; interleaved schedules overlap them (overlap_p2p_comm), and so does the
+  // runtime of zero-bubble ones (sail-sg/zero-bubble megatron/core/pipeline_parallel/zerobubble).
+  bool overlaps_transfers() const { return chunks_ > 1 || splits_backward(); }
+
+  void expand_model();
+  void place_layers();
+  void make_streams_and_slots();
+  void make_calls();
+  void make_layer_blocks();
+  LayerBlocks make_layer_block(const workloads::Layer& layer, bool recomputed, bool loss);
+  void make_split_blocks(const workloads::Layer& layer, const workloads::Recompute& recompute, LayerBlocks& blocks);
+  void make_group_blocks(const workloads::Layer& layer, LayerBlocks& blocks);
+  void accumulate_gradient(BlockWriter& block, const workloads::Operator& op);
+  bool recomputes_groups() const { return training_.recompute.full() && training_.recompute.every > 1; }
+  void make_overlapped_transfers();
+  void write_program(const Stage& stage);
+  void write_blocking(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
+  void write_overlapped(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
+  void write_action(sim::Program& program, const Stage& stage, const PipelineAction& action);
+  void write_layer_backward(sim::Program& program, std::int64_t from, std::int64_t count, std::int64_t layer,
+                            std::int32_t micro_batch);
+  sim::BlockId drop_input_block(const workloads::Layer& layer);
+  std::vector<std::int64_t> bucket_layers(const Stage& stage, std::size_t chunk) const;
+  std::int64_t bucket_parameters(const Stage& stage, std::size_t chunk, std::size_t index) const;
+  std::vector<std::int64_t> gathered_buckets(const Stage& stage) const;
+  void write_parameter_gather(BlockWriter& block, const std::vector<std::int64_t>& buckets, std::size_t index);
+  sim::BlockId await_parameters(const std::vector<std::int64_t>& buckets, std::size_t index);
+  void write_transfers(sim::Program& program, const std::optional<PipelineAction>& done,
+                       const std::optional<PipelineAction>& next, const Stage& stage);
+  void write_step_start(sim::Program& program, const Stage& stage);
+  void write_step_end(sim::Program& program, const Stage& stage);
+  std::int64_t norm_parameters(const Stage& stage) const;
+  sim::Bytes workspaces() const;
+  sim::BlockId reduce_block(std::int64_t parameters);
+  void wire_ranks();
+
+  static std::size_t direction_of(const PipelineAction& action) {
+    return action.kind == PipelineAction::Kind::forward ? 0 : 1;
+  }
+  bool receives(const Stage& stage, const PipelineAction& action) const {
+    if (action.kind == PipelineAction::Kind::backward_weight) return false;
+    return action.kind == PipelineAction::Kind::forward ? !first(stage.index, action.chunk)
+                                                        : !last(stage.index, action.chunk);
+  }
+  bool sends(const Stage& stage, const PipelineAction& action) const {
+    if (action.kind == PipelineAction::Kind::backward_weight) return false;
+    return action.kind == PipelineAction::Kind::forward ? !last(stage.index, action.chunk)
+                                                        : !first(stage.index, action.chunk);
+  }
+
+  const MegatronOptions& options_;
+  const Job& job_;
+  workloads::Training training_;
+  std::int64_t data_;
+  std::int64_t micro_batch_;
+  std::int64_t micro_batches_;
+  std::int64_t chunks_;
+  std::int64_t positions_;
+  std::int64_t vocab_;  // padded
+  HostProfile host_;
+  workloads::KernelCosts costs_;
+  workloads::Precision gradients_;
+  workloads::Architecture architecture_;
+  workloads::StateBytes state_;
+
+  PlanBuilder builder_;
+  ActivationOffload offload_;
+  workloads::Expansion model_;
+  std::vector<Stage> stages_;
+
+  sim::StreamId tensor_stream_{}, send_forward_{}, receive_forward_{}, send_backward_{}, receive_backward_{},
+      data_stream_{}, model_stream_{};
+  sim::SlotId tensor_slot_{}, data_slot_{}, model_slot_{}, embedding_slot_{}, next_{}, previous_{}, next_gradient_{},
+      previous_gradient_{};
+  LayerCommunication with_;  // of a layer's operators
+  sim::CallId send_activation_{}, receive_activation_{}, send_gradient_{}, receive_gradient_{};
+  std::vector<LayerBlocks> layers_;  // by kind
+  LayerBlocks embedding_, head_;
+  std::array<OverlappedTransfers, 2> transfers_{};  // of activations, of gradients
+  std::map<std::int64_t, sim::BlockId> reduce_blocks_;
+  std::map<sim::Bytes, sim::BlockId> drop_input_blocks_;
+  std::vector<sim::EventRef> gathered_;  // one per bucket of the stage with most of them
+  std::vector<std::int64_t> gathers_;    // parameters of each bucket of the stage that is being written
+  std::size_t next_gather_ = 0;
+  std::map<std::pair<int, int>, sim::BlockId> transfer_blocks_;  // (sent, received)
+};
+
+}  // namespace trainyard::strategies
