@@ -278,6 +278,9 @@ workloads::Training with_recompute(const Scenario& scenario, const topology::Clu
 }
 
 std::vector<MemoryChange> what_would_fit(const Scenario& scenario, const workloads::Training& training) {
+  // A dozen plans: beyond this they would take longer than the step itself.
+  constexpr std::int64_t most_devices = 32768;
+  if (scenario.devices > most_devices) return {};
   return Search(scenario, training).run();
 }
 

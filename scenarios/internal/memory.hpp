@@ -20,7 +20,8 @@ std::vector<MemoryPart> largest_parts(const strategies::PlannedStep& step, const
 workloads::Training with_recompute(const Scenario& scenario, const topology::Cluster& cluster);
 
 // Changes of one key, or of one and recomputation, which make a step fit that does not, as it was planned with
-// `training`: those that cost least to try come first. Where none does, the one that comes closest.
+// `training`: those that cost least to try come first. Where none does, the one that comes closest. Nothing on more
+// than 32,768 devices.
 std::vector<MemoryChange> what_would_fit(const Scenario& scenario, const workloads::Training& training);
 
 }  // namespace trainyard::scenarios
