@@ -92,6 +92,10 @@ std::int64_t Expansion::trained(std::int64_t from, std::int64_t count) const {
   return sum_over<std::int64_t>(*this, from, count, [](const Layer& layer) { return layer.trained; });
 }
 
+std::int64_t Expansion::expert_trained(std::int64_t from, std::int64_t count) const {
+  return sum_over<std::int64_t>(*this, from, count, [](const Layer& layer) { return layer.expert_trained; });
+}
+
 sim::Bytes Expansion::frozen(std::int64_t from, std::int64_t count) const {
   return sum_over<sim::Bytes>(*this, from, count, [](const Layer& layer) { return layer.frozen; });
 }

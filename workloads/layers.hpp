@@ -21,7 +21,24 @@ enum class Role : std::uint8_t {
   row_linear,     // input features divided; its output is a partial sum
   attention,      // heads divided
   local,          // elementwise between a column and a row linear
-  exchange        // its results go to the ranks whose samples they are (tables divided over ranks)
+  exchange,       // its results go to the ranks whose samples they are (tables divided over ranks)
+  dispatch,       // tokens go to the ranks of their experts
+  combine         // and what the experts made of them comes back
+};
+
+// How ranks that share a sequence let every query see every key. Each rank has two chunks of the sequence, i and
+// 2c - 1 - i of 2c, so that a causal mask leaves all ranks the same work.
+enum class ContextExchange : std::uint8_t {
+  ring,       // keys and values go round; attention to those at hand runs meanwhile
+  gather,     // every rank gets all keys and values
+  all_to_all  // heads are divided instead of tokens for the time of the attention (DeepSpeed-Ulysses, arXiv 2309.14509)
+};
+
+// How tokens reach their experts on other ranks.
+enum class TokenDispatcher : std::uint8_t {
+  all_to_all,  // sorted by expert, one copy per expert; sorted again where a rank has several experts
+  all_gather,  // every rank gets all tokens and keeps those of its experts
+  fused        // kernels that copy a token once per rank or node that it goes to, without sorting before (DeepEP)
 };
 
 // How a framework's kernels are fused. `passes` count how often a tensor element crosses the memory bus.
@@ -60,6 +77,11 @@ struct Shard {
   std::int64_t tensor = 1;
   bool sequence_parallel = false;  // replicated operators work on 1/tensor of the tokens
   std::int64_t table_ranks = 1;    // over which embedding tables are divided
+  std::int64_t context = 1;        // ranks that share a sequence: each has 1/context of its tokens
+  ContextExchange context_exchange = ContextExchange::ring;
+  std::int64_t expert = 1;         // ranks that share the experts: each has 1/expert of them
+  std::int64_t expert_tensor = 1;  // ranks that share every expert: each has 1/expert_tensor of its width
+  TokenDispatcher dispatcher = TokenDispatcher::all_to_all;
 };
 
 struct Operator {
@@ -81,11 +103,20 @@ struct Operator {
   sim::Bytes divided{};          // of a column linear the whole input, of a row linear the whole output: what tensor
                                  // parallelism gathers or reduces
   bool shares_input = false;     // a column linear that reads what the one before it has gathered
-  sim::Bytes exchanged{};        // what a rank sends and receives, role `exchange`
+  sim::Bytes exchanged{};        // what a rank sends and receives, roles `exchange`, `dispatch` and `combine`: of the
+                                 // latter on the most loaded rank, one copy per token and expert
   bool awaits_exchange = false;  // the first that needs it
-  std::int64_t parameters = 0;   // on this device
-  std::int64_t trained = 0;      // of these, the ones with gradients and optimizer state
-  sim::Bytes frozen{};           // bytes of the others
+  sim::Bytes tokens_of_all{};    // roles `dispatch` and `combine`: the tokens of all ranks that share the experts
+  // Of an attention over a sequence that ranks share, what this rank's tokens have.
+  sim::Bytes queries{};
+  sim::Bytes keys{};
+  sim::Bytes values{};
+  sim::Bytes attended{};        // outputs
+  std::int64_t ring_steps = 1;  // the first so many kernels of either pass take the keys at hand, in turns
+  bool of_experts = false;      // its parameters are divided over the ranks that share the experts
+  std::int64_t parameters = 0;  // on this device
+  std::int64_t trained = 0;     // of these, the ones with gradients and optimizer state
+  sim::Bytes frozen{};          // bytes of the others
 };
 
 struct Layer {
@@ -96,6 +127,7 @@ struct Layer {
   std::int64_t parameters = 0;
   std::int64_t trained = 0;
   sim::Bytes frozen{};
+  std::int64_t expert_trained = 0;  // of `trained`, those of experts
 
   sim::Bytes saved_bytes(const Recompute& recompute, bool every_second_product) const;
   // Whether `op` runs again in the backward pass.
@@ -113,6 +145,7 @@ struct Expansion {
   // Of layers `from` to `from + count`.
   std::int64_t parameters(std::int64_t from, std::int64_t count) const;
   std::int64_t trained(std::int64_t from, std::int64_t count) const;
+  std::int64_t expert_trained(std::int64_t from, std::int64_t count) const;
   sim::Bytes frozen(std::int64_t from, std::int64_t count) const;
 };
 

@@ -96,4 +96,31 @@ std::vector<std::int64_t> expert_loads(const ExpertRouting& routing, std::int64_
   return loads;
 }
 
+std::vector<std::int64_t> busiest_rank_loads(const ExpertRouting& routing, std::int64_t experts, std::int64_t top_k,
+                                             std::int64_t tokens, std::int64_t ranks) {
+  if (ranks == 1) return expert_loads(routing, experts, top_k, tokens);
+  const auto own = static_cast<std::size_t>(experts / ranks);
+  if (routing.capacity_factor) {
+    std::vector<std::int64_t> loads = expert_loads(routing, experts, top_k, tokens);
+    loads.resize(own);
+    for (std::int64_t& load : loads) load *= ranks;
+    return loads;
+  }
+  std::vector<std::int64_t> loads = expert_loads(routing, experts, top_k, tokens * ranks);
+  // A stream of its own, so that the loads are those of a single rank.
+  RandomStream random(static_cast<std::uint64_t>(routing.seed) + 1);
+  for (std::size_t i = loads.size(); own > 1 && i-- > 1;)
+    std::swap(loads[i], loads[std::min(i, static_cast<std::size_t>(random.uniform() * static_cast<double>(i + 1)))]);
+  std::vector<std::int64_t> busiest;
+  std::int64_t most = -1;
+  for (std::size_t first = 0; first < loads.size(); first += own) {
+    const auto begin = loads.begin() + static_cast<std::ptrdiff_t>(first);
+    const std::int64_t sum = std::accumulate(begin, begin + static_cast<std::ptrdiff_t>(own), std::int64_t{0});
+    if (sum <= most) continue;
+    most = sum;
+    busiest.assign(begin, begin + static_cast<std::ptrdiff_t>(own));
+  }
+  return busiest;
+}
+
 }  // namespace trainyard::workloads

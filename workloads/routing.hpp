@@ -17,4 +17,10 @@ namespace trainyard::workloads {
 std::vector<std::int64_t> expert_loads(const ExpertRouting& routing, std::int64_t experts, std::int64_t top_k,
                                        std::int64_t tokens);
 
+// Rows of each expert on the most loaded of `ranks` that share the experts, when each of them routes `tokens` (top k
+// counted). Where ranks have several experts, which ones share a rank follows from the seed. A capacity holds for the
+// tokens of each rank: an expert's buffer has it once per rank.
+std::vector<std::int64_t> busiest_rank_loads(const ExpertRouting& routing, std::int64_t experts, std::int64_t top_k,
+                                             std::int64_t tokens, std::int64_t ranks);
+
 }  // namespace trainyard::workloads

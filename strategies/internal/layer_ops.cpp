@@ -1,5 +1,9 @@
 #include "strategies/internal/layer_ops.hpp"
 
+#include <cmath>
+#include <initializer_list>
+#include <span>
+
 namespace trainyard::strategies {
 namespace {
 
@@ -21,9 +25,111 @@ void exchange(BlockWriter& block, const LayerCommunication& with, sim::Bytes byt
                     block.call(with.exchange->slot, CollectiveKind::all_to_all, bytes, sim::Purpose::tensor));
 }
 
+// Way of tokens towards their experts, or back from them: forward, `dispatch` goes towards and `combine` back; backward
+// it is the other way round.
+void send_tokens(BlockWriter& block, const Operator& op, const ExpertCommunication& expert, bool towards) {
+  const sim::StreamSet stream = sim::set_of(expert.stream);
+  const auto call = [&](sim::SlotId slot, CollectiveKind kind, sim::Bytes bytes) {
+    return block.call(slot, kind, bytes, sim::Purpose::expert);
+  };
+  const auto share = [&](double copies) {
+    return sim::Bytes{std::llround(static_cast<double>(op.exchanged.count) * copies)};
+  };
+  if (expert.dispatcher == workloads::TokenDispatcher::all_gather) {
+    const CollectiveKind kind = towards ? CollectiveKind::all_gather : CollectiveKind::reduce_scatter;
+    if (expert.group) block.blocking(expert.stream, call(*expert.group, kind, op.tokens_of_all));
+    return;
+  }
+  const auto among_tensor_ranks = [&](CollectiveKind kind) {
+    if (expert.tensor) block.blocking(expert.stream, call(*expert.tensor, kind, op.exchanged * expert.tensor_ranks));
+  };
+  if (!towards) among_tensor_ranks(CollectiveKind::reduce_scatter);
+  if (expert.group && !expert.fused)
+    block.blocking(expert.stream, call(*expert.group, CollectiveKind::all_to_all, op.exchanged));
+  if (expert.fused) {
+    sim::StreamSet used = stream;
+    if (expert.fused->nodes) {
+      used = static_cast<sim::StreamSet>(used | sim::set_of(expert.fused->network));
+      block.communicate(expert.fused->network, call(*expert.fused->nodes, CollectiveKind::all_to_all,
+                                                    share(expert.fused->node_copies_per_row)));
+    }
+    if (expert.group)
+      block.communicate(expert.stream,
+                        call(*expert.group, CollectiveKind::all_to_all, share(expert.fused->copies_per_row)));
+    block.wait_for(used);
+  }
+  if (towards) among_tensor_ranks(CollectiveKind::all_gather);
+}
+
+// Whether tokens move before the operator's kernels: they are sorted before an all-to-all, selected behind a gather.
+bool moves_before_kernels(const ExpertCommunication& expert, bool towards) {
+  return (expert.dispatcher == workloads::TokenDispatcher::all_to_all) != towards;
+}
+
+void write_tokens(BlockWriter& block, const Operator& op, const std::vector<sim::Kernel>& kernels,
+                  const LayerCommunication& with, bool towards) {
+  const bool before = with.expert && moves_before_kernels(*with.expert, towards);
+  if (before) send_tokens(block, op, *with.expert, towards);
+  block.compute(kernels);
+  if (with.expert && !before) send_tokens(block, op, *with.expert, towards);
+}
+
+// Queries, keys and values change from tokens to heads as the unit that ranks divide, and what attention made back.
+void exchange_heads(BlockWriter& block, const ContextCommunication& context, std::initializer_list<sim::Bytes> parts) {
+  for (const sim::Bytes part : parts)
+    block.blocking(context.send, block.call(context.group, CollectiveKind::all_to_all, part, sim::Purpose::context));
+}
+
+void write_ring(BlockWriter& block, const Operator& op, const std::vector<sim::Kernel>& kernels,
+                const ContextCommunication& context, sim::Bytes message) {
+  for (std::int64_t step = 0; step < op.ring_steps; ++step) {
+    const bool hands_on = step + 1 < op.ring_steps;
+    if (hands_on) {
+      const auto call = [&](sim::SlotId slot, CollectiveKind kind) {
+        return block.call(slot, kind, message, sim::Purpose::context);
+      };
+      block.communicate(context.send, call(context.next, CollectiveKind::send));
+      block.communicate(context.receive, call(context.previous, CollectiveKind::receive));
+    }
+    block.compute({&kernels[static_cast<std::size_t>(step)], 1});
+    if (hands_on) block.wait_for(static_cast<sim::StreamSet>(sim::set_of(context.send) | sim::set_of(context.receive)));
+  }
+  block.compute(std::span(kernels).subspan(static_cast<std::size_t>(op.ring_steps)));
+}
+
+void write_attention(BlockWriter& block, const Operator& op, const std::vector<sim::Kernel>& kernels,
+                     const ContextCommunication& context, bool backward) {
+  const auto all_keys = [&](CollectiveKind kind) {
+    block.blocking(context.send,
+                   block.call(context.group, kind, (op.keys + op.values) * context.ranks, sim::Purpose::context));
+  };
+  switch (context.exchange) {
+    case workloads::ContextExchange::ring:
+      return write_ring(block, op, kernels, context, (op.keys + op.values) * (backward ? 2 : 1));
+    case workloads::ContextExchange::gather:
+      if (!backward) all_keys(CollectiveKind::all_gather);
+      block.compute(kernels);
+      if (backward) all_keys(CollectiveKind::reduce_scatter);
+      return;
+    case workloads::ContextExchange::all_to_all:
+      if (backward)
+        exchange_heads(block, context, {op.attended});
+      else
+        exchange_heads(block, context, {op.queries, op.keys, op.values});
+      block.compute(kernels);
+      if (backward)
+        exchange_heads(block, context, {op.queries, op.keys, op.values});
+      else
+        exchange_heads(block, context, {op.attended});
+  }
+}
+
 void write_operator(BlockWriter& block, const Operator& op, const std::vector<sim::Kernel>& kernels,
                     const LayerCommunication& with) {
   const auto& tensor = with.tensor;
+  if (op.role == Role::dispatch || op.role == Role::combine)
+    return write_tokens(block, op, kernels, with, op.role == Role::dispatch);
+  if (with.context && op.role == Role::attention) return write_attention(block, op, kernels, *with.context, false);
   if (tensor && tensor->sequence_parallel && op.role == Role::column_linear && !op.shares_input)
     blocking(block, *tensor, CollectiveKind::all_gather, op.divided);
   if (with.exchange && op.awaits_exchange) block.wait_for(sim::set_of(with.exchange->stream));
@@ -32,6 +138,17 @@ void write_operator(BlockWriter& block, const Operator& op, const std::vector<si
   if (tensor && op.role == Role::row_linear)
     blocking(block, *tensor, tensor->sequence_parallel ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce,
              op.divided);
+}
+
+// The gradients of what an operator read, with what ranks exchange around them; false: it has no exchange of its own.
+bool write_exchanged_gradient(BlockWriter& block, const Operator& op, const LayerCommunication& with) {
+  if (op.role == Role::dispatch || op.role == Role::combine) {
+    write_tokens(block, op, op.input_gradient, with, op.role == Role::combine);
+    return true;
+  }
+  if (!with.context || op.role != Role::attention) return false;
+  write_attention(block, op, op.input_gradient, *with.context, true);
+  return true;
 }
 
 // The gradient's collective of a column-parallel linear overlaps its weight gradient, the second gather of its input
@@ -79,7 +196,7 @@ void write_backward(BlockWriter& block, const Layer& layer, const LayerCommunica
     if (with.exchange && op.role == Role::exchange) block.wait_for(sim::set_of(with.exchange->stream));
     if (tensor && op.role == Role::column_linear && !op.shares_input)
       write_column_backward(block, op, *tensor);
-    else
+    else if (!write_exchanged_gradient(block, op, with))
       block.compute(op.input_gradient).compute(op.weight_gradient);
     // Its gradient goes back to the ranks that looked the rows up.
     if (with.exchange && op.awaits_exchange) exchange(block, with, op.exchanged);
@@ -93,7 +210,7 @@ void write_input_gradients(BlockWriter& block, const Layer& layer, const LayerCo
     const Operator& op = layer.operators[i];
     if (tensor && tensor->sequence_parallel && op.role == Role::row_linear)
       blocking(block, *tensor, CollectiveKind::all_gather, op.divided);
-    block.compute(op.input_gradient);
+    if (!write_exchanged_gradient(block, op, with)) block.compute(op.input_gradient);
     if (tensor && op.role == Role::column_linear && !op.shares_input)
       blocking(block, *tensor, tensor->sequence_parallel ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce,
                op.divided);

@@ -1,4 +1,4 @@
-// The kernels of a layer with the tensor-parallel communication that Megatron puts around them.
+// The kernels of a layer with the communication that tensor, context and expert parallelism put around them.
 #pragma once
 
 #include <functional>
@@ -25,9 +25,48 @@ struct ExchangeCommunication {
   sim::SlotId slot{};
 };
 
+// Around the attention of a sequence that ranks share (workloads::ContextExchange). Sources: NVIDIA/TransformerEngine
+// transformer_engine/pytorch/attention/dot_product_attention/context_parallel.py; pytorch/pytorch
+// torch/distributed/tensor/experimental/_attention.py.
+//   ring: in each of c - 1 steps keys and values go to the next rank and come from the previous one while attention to
+//   those at hand runs; backward sends their gradients along, twice the bytes.
+//   gather: all keys and values before, their gradients reduce-scattered behind the backward pass; exposed.
+//   all_to_all: queries, keys, values and the output, each exposed; backward the same.
+struct ContextCommunication {
+  workloads::ContextExchange exchange = workloads::ContextExchange::ring;
+  std::int64_t ranks = 1;
+  sim::StreamId send{};     // of the ring; collectives too
+  sim::StreamId receive{};  // of the ring
+  sim::SlotId group{};      // all ranks that share the sequence
+  sim::SlotId next{};       // in the ring
+  sim::SlotId previous{};
+};
+
+// Around the experts, to their ranks and back; all exposed. Sources: NVIDIA/Megatron-LM
+// megatron/core/transformer/moe/token_dispatcher.py; deepseek-ai/DeepEP.
+struct ExpertCommunication {
+  workloads::TokenDispatcher dispatcher = workloads::TokenDispatcher::all_to_all;
+  sim::StreamId stream{};
+  // Ranks that share the experts, if several; all_gather: or each of them; fused over several nodes: those of a node.
+  std::optional<sim::SlotId> group = std::nullopt;
+  std::optional<sim::SlotId> tensor = std::nullopt;  // ranks that share each expert, if several
+  std::int64_t tensor_ranks = 1;
+  // Fused dispatch: a token goes once to every node that has one of its experts, there to the rank with the same
+  // position, and from that to every rank that has one; the two ways run side by side.
+  struct Fused {
+    sim::StreamId network{};                          // stream of what goes between nodes
+    std::optional<sim::SlotId> nodes = std::nullopt;  // ranks at the same position of all nodes, if several nodes
+    double copies_per_row = 1;                        // copies of a token to ranks, over its experts
+    double node_copies_per_row = 1;                   // and to nodes
+  };
+  std::optional<Fused> fused = std::nullopt;
+};
+
 struct LayerCommunication {
   std::optional<TensorCommunication> tensor = std::nullopt;
   std::optional<ExchangeCommunication> exchange = std::nullopt;
+  std::optional<ContextCommunication> context = std::nullopt;
+  std::optional<ExpertCommunication> expert = std::nullopt;
 };
 
 // Forward: column-parallel linears read the whole sequence, row-parallel ones leave partial sums; both exposed.

@@ -11,6 +11,86 @@ namespace {
 
 constexpr std::array<std::string_view, 5> axis_names{"tp", "cp", "ep", "dp", "pp"};
 
+void check_context(std::vector<Problem>& problems, const MegatronOptions& o, const Job& job) {
+  if (o.context == 1) return;
+  const auto report = [&](std::string key, std::string message) {
+    problems.push_back({.key = std::move(key), .message = std::move(message)});
+  };
+  if (job.model.structure == workloads::Model::Structure::encoder_decoder)
+    report("strategy.context", "encoder and decoder cannot share their sequences over ranks; use 1");
+  if (job.training.attention == workloads::AttentionKernel::unfused)
+    report("training.attention", "sequences that ranks share need a flash kernel; use 'flash', or strategy.context 1");
+  // Two chunks of the sequence per rank, an early and a late one.
+  require_divides(problems, "strategy.context", 2 * o.context, job.training.sequence,
+                  "the sequence, of which every rank has two chunks");
+  if (o.context_exchange() != workloads::ContextExchange::all_to_all || job.model.heads % o.tensor != 0 ||
+      job.model.kv_heads % o.tensor != 0)
+    return;
+  require_divides(problems, "strategy.context", o.context, job.model.heads / o.tensor,
+                  "the attention heads of a tensor rank, as cp_comm_type a2a needs");
+  if (job.model.heads / o.tensor % o.context == 0)
+    require_divides(problems, "strategy.context", o.context, job.model.kv_heads / o.tensor,
+                    "the key-value heads of a tensor rank, as cp_comm_type a2a needs");
+}
+
+void check_experts(std::vector<Problem>& problems, const MegatronOptions& o, const Job& job) {
+  const auto report = [&](std::string key, std::string message) {
+    problems.push_back({.key = std::move(key), .message = std::move(message)});
+  };
+  const workloads::Model& model = job.model;
+  if (!model.experts) {
+    if (o.expert > 1) report("strategy.expert", model.name + " has no experts; use 1");
+    if (o.expert_tensor > 1) report("strategy.expert_tensor", model.name + " has no experts; use 1");
+    return;
+  }
+  require_divides(problems, "strategy.expert", o.expert, model.experts->count, "the experts");
+  require_divides(problems, "strategy.expert_tensor", o.expert_tensor, model.ffn_hidden, "the width of an expert");
+  require_divides(problems, "strategy.tensor", o.tensor, model.experts->dense_ffn_hidden,
+                  "the width of the dense feed-forward blocks");
+  require_divides(problems, "strategy.tensor", o.tensor, model.experts->shared_hidden,
+                  "the width of the shared experts");
+  if (o.tensor > 1 && !o.sequence_parallel)
+    report("strategy.sequence_parallel",
+           "experts beside tensor parallelism need sequence_parallel: true, as in Megatron-LM");
+}
+
+// What the order of ranks and the numbers of devices allow. Tensor x pipeline x context divides the devices.
+void check_ranks(std::vector<Problem>& problems, const MegatronOptions& o, const Job& job) {
+  const auto report = [&](std::string key, std::string message) {
+    problems.push_back({.key = std::move(key), .message = std::move(message)});
+  };
+  if (o.num_distributed_optimizer_instances > 1 && !o.distributed_optimizer)
+    report("strategy.num_distributed_optimizer_instances", "needs distributed_optimizer: true");
+  require_divides(problems, "strategy.num_distributed_optimizer_instances", o.num_distributed_optimizer_instances,
+                  o.data(job), "the data-parallel ranks");
+  if (o.fp8_param_gather && !(o.distributed_optimizer && job.training.precision == workloads::Precision::fp8))
+    report("strategy.fp8_param_gather", "needs distributed_optimizer: true and training.precision: fp8");
+  if (!job.model.experts) return;
+  const std::int64_t of_experts = o.expert_tensor * o.expert * o.pipeline;
+  if (job.cluster.devices() % of_experts != 0) {
+    report("strategy.expert", "expert x expert_tensor x pipeline = " + std::to_string(of_experts) +
+                                  " does not divide the " + std::to_string(job.cluster.devices()) +
+                                  " devices; the nearest product that does is " +
+                                  std::to_string(nearest_divisor(job.cluster.devices(), of_experts)));
+    return;
+  }
+  require_divides(problems, "strategy.num_distributed_optimizer_instances", o.num_distributed_optimizer_instances,
+                  o.expert_data(job), "the ranks that have the same experts");
+  const std::optional<std::vector<std::string>> order = parse_rank_order(o.order);
+  if (!order) return;
+  std::int64_t dense = 1;
+  std::int64_t expert = 1;
+  for (const std::string& axis : *order) {
+    if (axis == "pp") break;
+    dense *= axis == "tp" ? o.tensor : axis == "cp" ? o.context : axis == "dp" ? o.data(job) : 1;
+    expert *= axis == "tp" ? o.expert_tensor : axis == "ep" ? o.expert : axis == "dp" ? o.expert_data(job) : 1;
+  }
+  if (dense != expert)
+    report("strategy.order", "the stages of '" + o.order +
+                                 "' would be other ranks for experts than for the rest; put pp last, as in "
+                                 "'tp-cp-ep-dp-pp'");
+}
+
 }  // namespace
 
 std::optional<std::vector<std::string>> parse_rank_order(const std::string& text) {
@@ -30,6 +110,20 @@ std::optional<std::vector<std::string>> parse_rank_order(const std::string& text
 
 std::int64_t MegatronOptions::data(const Job& job) const {
   return job.cluster.devices() / (tensor * pipeline * context);
+}
+
+workloads::ContextExchange MegatronOptions::context_exchange() const {
+  if (cp_comm_type.value == "all_gather") return workloads::ContextExchange::gather;
+  return cp_comm_type.value == "a2a" ? workloads::ContextExchange::all_to_all : workloads::ContextExchange::ring;
+}
+
+// Megatron-Bridge's performance recipes have fused kernels (DeepEP, HybridEP) where the accelerator is a Hopper or
+// later, for which those are written.
+workloads::TokenDispatcher MegatronOptions::dispatcher(const Job& job) const {
+  const std::string& type = moe_token_dispatcher_type.value;
+  if (type == "allgather") return workloads::TokenDispatcher::all_gather;
+  const bool fused = type == "flex" || (type == "auto" && job.accelerator.supports(workloads::Precision::fp8));
+  return fused ? workloads::TokenDispatcher::fused : workloads::TokenDispatcher::all_to_all;
 }
 
 std::int64_t MegatronOptions::chunks() const {
@@ -53,6 +147,26 @@ std::vector<sim::Key> MegatronLm::keys() {
        most_ranks},
       {"context", &o.context, "ranks that share a sequence (context-parallel-size)", false, 1, most_ranks},
       {"expert", &o.expert, "ranks that share the experts (expert-model-parallel-size)", false, 1, most_ranks},
+      {"expert_tensor", &o.expert_tensor,
+       "ranks that share every expert (expert-tensor-parallel-size); experts have an order of ranks of their own",
+       false, 1, most_ranks},
+      {"cp_comm_type", &o.cp_comm_type,
+       "how ranks that share a sequence exchange keys and values: round a ring beside attention, gathered before it, "
+       "or "
+       "all-to-all, which divides heads instead (cp-comm-type)"},
+      {"moe_token_dispatcher_type", &o.moe_token_dispatcher_type,
+       "how tokens reach experts on other ranks (moe-token-dispatcher-type); auto: flex, fused kernels such as "
+       "DeepEP's, "
+       "on Hopper and later, else alltoall"},
+      {"moe_router_group_topk", &o.moe_router_group_topk,
+       "nodes that the experts of a token may be on (moe-router-group-topk with one group per node); 0: any", false, 0},
+      {"num_distributed_optimizer_instances", &o.num_distributed_optimizer_instances,
+       "copies of the optimizer state: each is sharded over data x context / instances ranks, gradients are "
+       "all-reduced "
+       "among them",
+       false, 1, most_ranks},
+      {"fp8_param_gather", &o.fp8_param_gather,
+       "gather parameters of the distributed optimizer in 8 bits; needs training.precision fp8 (fp8-param-gather)"},
       {"schedule", &o.schedule, "order of forward and backward passes in a stage"},
       {"virtual_pipeline", &o.virtual_pipeline,
        "model chunks per stage; above 1 the schedule is interleaved (absent: 1, with `interleaved` 2)", false, 1,
@@ -96,15 +210,13 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
   }
   if (model.structure == Structure::encoder_decoder && o.pipeline > 1)
     report("strategy.pipeline", "a pipeline of encoder and decoder is not supported yet; use 1");
-  if (model.experts && o.tensor > 1)
-    report("strategy.tensor", "experts beside tensor parallelism are not supported yet; use 1");
   if (job.training.recompute.every > 1 && job.training.recompute.every > model.total_layers())
     report("training.recompute", "groups of " + std::to_string(job.training.recompute.every) +
                                      " layers are more than the model's " + std::to_string(model.total_layers()));
   if (job.training.activation_offload && job.training.recompute.every > 1)
     report("training.activation_offload", "offloads what layers keep one by one; it cannot go with groups of layers");
-  if (o.context > 1) report("strategy.context", "context parallelism is not supported yet; use 1");
-  if (o.expert > 1) report("strategy.expert", "expert parallelism is not supported yet; use 1");
+  check_context(problems, o, job);
+  check_experts(problems, o, job);
   const std::string& schedule = o.schedule.value;
   if (schedule == "zb-v" || schedule == "dualpipe")
     report("strategy.schedule", "schedule '" + schedule + "' is not supported yet; the nearest is 'zb-h2'");
@@ -129,8 +241,9 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
     require_divides(problems, "strategy.tensor", o.tensor, job.model.kv_heads, "the key-value heads");
   if (!model.experts)
     require_divides(problems, "strategy.tensor", o.tensor, job.model.ffn_hidden, "the feed-forward width");
-  if (o.sequence_parallel)
-    require_divides(problems, "strategy.tensor", o.tensor, job.training.sequence, "the sequence");
+  if (o.sequence_parallel && job.training.sequence % o.context == 0)
+    require_divides(problems, "strategy.tensor", o.tensor, job.training.sequence / o.context,
+                    o.context > 1 ? "the tokens of a rank" : "the sequence");
   if (job.cluster.devices() % model_parallel != 0) {
     report("strategy.tensor", "tensor x pipeline x context = " + std::to_string(model_parallel) +
                                   " does not divide the " + std::to_string(job.cluster.devices()) +
@@ -152,6 +265,7 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
                                     std::to_string(job.model.total_layers()) + " layers");
   }
   const std::int64_t data = o.data(job);
+  check_ranks(problems, o, job);
   const std::int64_t micro_batch = job.training.micro_batch.value_or(1);
   const std::vector<Problem> batch = check_batch(job, data, micro_batch);
   problems.insert(problems.end(), batch.begin(), batch.end());

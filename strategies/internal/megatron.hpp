@@ -9,6 +9,7 @@
 #include "strategies/internal/groups.hpp"
 #include "strategies/pipeline_schedule.hpp"
 #include "strategies/strategy.hpp"
+#include "workloads/layers.hpp"
 
 namespace trainyard::strategies {
 
@@ -17,6 +18,8 @@ struct MegatronOptions {
   std::int64_t pipeline = 1;
   std::int64_t context = 1;
   std::int64_t expert = 1;
+  std::int64_t expert_tensor = 1;
+  sim::Choice cp_comm_type{"p2p", {"p2p", "all_gather", "a2a"}};
   sim::Choice schedule{"1f1b", {"gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "dualpipe"}};
   std::optional<std::int64_t> virtual_pipeline;
   std::vector<std::int64_t> stage_layers;
@@ -29,8 +32,16 @@ struct MegatronOptions {
   std::optional<bool> async_tensor_model_parallel_allreduce;
   std::optional<bool> post_validation;
   std::string order = "tp-cp-ep-dp-pp";
+  std::int64_t num_distributed_optimizer_instances = 1;
+  bool fp8_param_gather = false;
+  sim::Choice moe_token_dispatcher_type{"auto", {"auto", "allgather", "alltoall", "flex"}};
+  std::int64_t moe_router_group_topk = 0;
 
   std::int64_t data(const Job& job) const;  // what remains of the devices
+  // Ranks that have the same experts: parallel folding gives experts an order of their own over the same ranks.
+  std::int64_t expert_data(const Job& job) const { return job.cluster.devices() / (expert_tensor * expert * pipeline); }
+  workloads::ContextExchange context_exchange() const;
+  workloads::TokenDispatcher dispatcher(const Job& job) const;
   // Several model chunks per stage are only known to the interleaved schedule; naming them chooses it, as in Megatron.
   std::int64_t chunks() const;
   ScheduleKind schedule_kind() const;

@@ -7,8 +7,6 @@
 namespace trainyard::strategies {
 
 using sim::Bytes;
-using sim::CollectiveKind;
-using sim::Purpose;
 using workloads::Precision;
 
 namespace {
@@ -51,9 +49,18 @@ MegatronPlanner::MegatronPlanner(const MegatronOptions& options, const Job& job)
                                     workloads::factored_moments(architecture_))),
       offload_(builder_, training_, host_.forward, false) {}
 
+workloads::Shard MegatronPlanner::shard() const {
+  return {.micro_batch = micro_batch_,
+          .tensor = options_.tensor,
+          .sequence_parallel = sequence_parallel(),
+          .context = options_.context,
+          .context_exchange = options_.context_exchange(),
+          .expert = options_.expert,
+          .expert_tensor = options_.expert_tensor,
+          .dispatcher = options_.dispatcher(job_)};
+}
+
 void MegatronPlanner::expand_model() {
-  const workloads::Shard shard{
-      .micro_batch = micro_batch_, .tensor = options_.tensor, .sequence_parallel = sequence_parallel()};
   workloads::KernelStyle style = workloads::fused_style();
   // Vocabulary-parallel cross entropy casts to 32 bits, subtracts the maximum, exponentiates and sums in kernels of its
   // own; backward scales and casts (megatron/core/tensor_parallel/cross_entropy.py).
@@ -65,7 +72,7 @@ void MegatronPlanner::expand_model() {
   style.attention_output_copied = !hopper_or_later();
   style.casts_saved = true;
   style.triangular_softmax = true;  // megatron/fused_kernels/scaled_upper_triang_masked_softmax.h
-  model_ = workloads::expand(architecture_, training_, shard, style, costs_);
+  model_ = workloads::expand(architecture_, training_, shard(), style, costs_);
 }
 
 void MegatronPlanner::place_layers() {
@@ -81,12 +88,14 @@ void MegatronPlanner::place_layers() {
     stage.first_layer.push_back(next);
     stage.parameters += model_.parameters(next, count);
     stage.trained += model_.trained(next, count);
+    stage.expert_trained += model_.expert_trained(next, count);
     stage.frozen += model_.frozen(next, count);
     next += count;
   }
   const auto add_part = [](Stage& stage, const workloads::Layer& part) {
     stage.parameters += part.parameters;
     stage.trained += part.trained;
+    stage.expert_trained += part.expert_trained;
     stage.frozen += part.frozen;
   };
   add_part(stages_.front(), model_.embedding);
@@ -100,89 +109,11 @@ void MegatronPlanner::place_layers() {
     stages_.back().trained += matrix;
 }
 
-void MegatronPlanner::make_streams_and_slots() {
-  tensor_stream_ = builder_.stream("tensor parallel");
-  send_forward_ = builder_.stream("send forward");
-  receive_forward_ = builder_.stream("receive forward");
-  send_backward_ = builder_.stream("send backward");
-  receive_backward_ = builder_.stream("receive backward");
-  data_stream_ = builder_.stream("data parallel");
-  model_stream_ = builder_.stream("model parallel");
-  tensor_slot_ = builder_.slot("tensor");
-  data_slot_ = builder_.slot("data");
-  model_slot_ = builder_.slot("model");
-  embedding_slot_ = builder_.slot("embedding");
-  next_ = builder_.slot("next stage");
-  previous_ = builder_.slot("previous stage");
-  next_gradient_ = builder_.slot("gradient from next stage");
-  previous_gradient_ = builder_.slot("gradient to previous stage");
-}
-
-void MegatronPlanner::make_calls() {
-  if (options_.tensor > 1) {
-    with_.tensor = TensorCommunication{
-        .stream = tensor_stream_,
-        .slot = tensor_slot_,
-        .sequence_parallel = sequence_parallel(),
-        .overlaps_weight_gradients = options_.async_tensor_model_parallel_allreduce.value_or(recent_software()),
-        .loss = Bytes{micro_batch_ * job_.training.sequence * 4}};
-  }
-  if (options_.pipeline > 1) {
-    const Bytes boundary = model_.embedding.boundary;
-    const Bytes message{sequence_parallel() ? boundary.count / options_.tensor : boundary.count};
-    send_activation_ = builder_.call(next_, CollectiveKind::send, message, Purpose::pipeline);
-    receive_activation_ = builder_.call(previous_, CollectiveKind::receive, message, Purpose::pipeline);
-    send_gradient_ = builder_.call(previous_gradient_, CollectiveKind::send, message, Purpose::pipeline);
-    receive_gradient_ = builder_.call(next_gradient_, CollectiveKind::receive, message, Purpose::pipeline);
-  }
-}
-
-void MegatronPlanner::wire_ranks() {
-  const std::vector<std::string> order = *parse_rank_order(options_.order);
-  std::vector<std::int64_t> sizes;
-  std::map<std::string, std::size_t> axis;
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    axis[order[i]] = i;
-    sizes.push_back(order[i] == "tp"   ? options_.tensor
-                    : order[i] == "pp" ? options_.pipeline
-                    : order[i] == "dp" ? data_
-                                       : 1);
-  }
-  const RankGrid grid(sizes);
-  const std::size_t stages = axis["pp"];
-  sim::Plan& plan = builder_.plan();
-  const auto ranks = static_cast<std::size_t>(grid.ranks());
-  plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(ranks);
-  plan.communicators = sim::CommunicatorTable(ranks, plan.slots.size());
-  for (std::size_t i = 0; i < ranks; ++i) {
-    const sim::RankId rank = plan.program_of.id(i);
-    plan.program_of[rank] = sim::ProgramId{static_cast<std::uint32_t>(grid.coordinate(rank, stages))};
-  }
-  offload_.connect(plan, grid.ranks());
-  add_groups(plan.communicators, grid, {axis["tp"]}, tensor_slot_);
-  add_groups(plan.communicators, grid, {axis["dp"]}, data_slot_);
-  // With a distributed optimizer every data-parallel rank knows only its part of the gradient.
-  std::vector<std::size_t> norm_axes{axis["tp"], axis["pp"]};
-  if (options_.distributed_optimizer) norm_axes.push_back(axis["dp"]);
-  add_groups(plan.communicators, grid, norm_axes, model_slot_);
-  if (options_.pipeline == 1) return;
-  for (std::size_t i = 0; i < ranks; ++i) {
-    const sim::RankId rank = plan.program_of.id(i);
-    const std::int64_t stage = grid.coordinate(rank, stages);
-    if (embedding_is_shared() && stage == 0)
-      plan.communicators.add({rank, grid.moved(rank, stages, options_.pipeline - 1)},
-                             {embedding_slot_, embedding_slot_});
-    if (stage == options_.pipeline - 1 && chunks_ == 1) continue;
-    const sim::RankId next = grid.moved(rank, stages, (stage + 1) % options_.pipeline);
-    plan.communicators.add({rank, next}, {next_, previous_});
-    plan.communicators.add({next, rank}, {previous_gradient_, next_gradient_});
-  }
-}
-
 PlannedStep MegatronPlanner::plan() {
   expand_model();
   place_layers();
   make_streams_and_slots();
+  make_gradient_groups();
   make_calls();
   make_layer_blocks();
   if (overlaps_transfers()) make_overlapped_transfers();
@@ -196,7 +127,10 @@ PlannedStep MegatronPlanner::plan() {
                       .expert = options_.expert};
   step.micro_batch = micro_batch_;
   step.micro_batches = micro_batches_;
-  step.communicator_groups = (options_.tensor > 1 ? 1 : 0) + (data_ > 1 ? 1 : 0) + (options_.pipeline > 1 ? 1 : 0);
+  for (const std::int64_t ranks :
+       {options_.tensor, options_.pipeline, options_.context, options_.expert, options_.expert_tensor})
+    step.communicator_groups += ranks > 1 ? 1 : 0;
+  for (const GradientGroup& group : gradient_groups_) step.communicator_groups += group.ranks > 1 ? 1 : 0;
   price_communications(builder_.plan(), job_.cluster);
   step.plan = builder_.take();
   return step;

@@ -37,7 +37,29 @@ class MegatronPlanner {
     // On each rank.
     std::int64_t parameters = 0;
     std::int64_t trained = 0;
+    std::int64_t expert_trained = 0;  // of these
     sim::Bytes frozen{};
+  };
+  // Gradients that are reduced over the same ranks: those of experts, and all others. With several instances of the
+  // distributed optimizer, one shards its state over `shards` of the ranks.
+  struct GradientGroup {
+    bool experts = false;
+    std::int64_t ranks = 1;
+    std::int64_t shards = 1;
+    sim::StreamId stream{};
+    sim::SlotId slot{};                     // ranks of an instance
+    sim::SlotId instances{};                // the same shard of all instances
+    std::vector<sim::EventRef> gathered{};  // one per bucket of the stage with most of them
+    // Of the stage that is being written: parameters of each bucket, in the order in which forward passes need them.
+    std::vector<std::int64_t> gathers{};
+    std::size_t next_gather = 0;
+  };
+  // Where the backward pass of a chunk is in the buckets of a group.
+  struct BucketCursor {
+    const GradientGroup* group = nullptr;
+    std::vector<std::int64_t> layers{};  // of each bucket
+    std::size_t index = 0;
+    std::int64_t left = 0;  // layers of the bucket at hand
   };
   struct LayerBlocks {
     sim::BlockId forward{};
@@ -73,16 +95,29 @@ class MegatronPlanner {
   bool fuses_accumulation() const { return options_.gradient_accumulation_fusion.value_or(recent_software()); }
   bool embedding_is_shared() const { return job_.model.tied_embeddings && options_.pipeline > 1; }
   bool sequence_parallel() const { return options_.sequence_parallel && options_.tensor > 1; }
-  bool gathers_in_forward() const { return options_.overlap_param_gather && data_ > 1; }
   bool splits_backward() const { return strategies::splits_backward(options_.schedule_kind()); }
   // 1F1B and GPipe wait for every transfer; interleaved schedules overlap them (overlap_p2p_comm), and so does the
   // runtime of zero-bubble ones (sail-sg/zero-bubble megatron/core/pipeline_parallel/zerobubble).
   bool overlaps_transfers() const { return chunks_ > 1 || splits_backward(); }
 
+  // Ranks as coordinates on named axes, from the innermost outwards.
+  struct NamedGrid {
+    RankGrid grid;
+    std::map<std::string, std::size_t> axis;
+  };
+  static NamedGrid grid_of(const std::vector<std::string>& order, std::map<std::string, std::int64_t> sizes,
+                           std::int64_t instances);
+  NamedGrid dense_grid() const;
+  NamedGrid expert_grid() const;
+  bool norm_is_of_all() const { return options_.distributed_optimizer || with_.expert; }
+  std::int64_t world() const { return job_.cluster.devices(); }
+  workloads::Shard shard() const;
   void expand_model();
   void place_layers();
   void make_streams_and_slots();
   void make_calls();
+  void make_gradient_groups();
+  void wire_gradients(sim::CommunicatorTable& table) const;
   void make_layer_blocks();
   LayerBlocks make_layer_block(const workloads::Layer& layer, bool recomputed, bool loss);
   void make_split_blocks(const workloads::Layer& layer, const workloads::Recompute& recompute, LayerBlocks& blocks);
@@ -97,18 +132,25 @@ class MegatronPlanner {
   void write_layer_backward(sim::Program& program, std::int64_t from, std::int64_t count, std::int64_t layer,
                             std::int32_t micro_batch);
   sim::BlockId drop_input_block(const workloads::Layer& layer);
-  std::vector<std::int64_t> bucket_layers(const Stage& stage, std::size_t chunk) const;
-  std::int64_t bucket_parameters(const Stage& stage, std::size_t chunk, std::size_t index) const;
-  std::vector<std::int64_t> gathered_buckets(const Stage& stage) const;
-  void write_parameter_gather(BlockWriter& block, const std::vector<std::int64_t>& buckets, std::size_t index);
-  sim::BlockId await_parameters(const std::vector<std::int64_t>& buckets, std::size_t index);
+  std::int64_t trained(const GradientGroup& group, std::int64_t from, std::int64_t count) const;
+  std::int64_t trained(const GradientGroup& group, const Stage& stage) const;
+  std::vector<std::int64_t> bucket_layers(const Stage& stage, std::size_t chunk, const GradientGroup& group) const;
+  std::int64_t bucket_parameters(const Stage& stage, std::size_t chunk, const GradientGroup& group,
+                                 std::size_t index) const;
+  std::vector<std::int64_t> gathered_buckets(const Stage& stage, const GradientGroup& group) const;
+  sim::Bytes gathered_bytes(std::int64_t parameters) const;
+  void write_parameter_gather(BlockWriter& block, GradientGroup& group, std::size_t index);
+  void write_awaited_parameters(sim::Program& program, const Stage& stage, std::size_t chunk, std::int64_t layer);
+  void write_reduce(BlockWriter& block, const GradientGroup& group, std::int64_t parameters);
+  std::vector<BucketCursor> bucket_cursors(const Stage& stage, std::size_t chunk) const;
+  void write_bucket_reduce(sim::Program& program, const Stage& stage, std::size_t chunk, const BucketCursor& cursor);
   void write_transfers(sim::Program& program, const std::optional<PipelineAction>& done,
                        const std::optional<PipelineAction>& next, const Stage& stage);
   void write_step_start(sim::Program& program, const Stage& stage);
   void write_step_end(sim::Program& program, const Stage& stage);
   std::int64_t norm_parameters(const Stage& stage) const;
   sim::Bytes workspaces() const;
-  sim::BlockId reduce_block(std::int64_t parameters);
+  sim::BlockId reduce_block(const GradientGroup& group, std::int64_t parameters);
   void wire_ranks();
 
   static std::size_t direction_of(const PipelineAction& action) {
@@ -146,19 +188,17 @@ class MegatronPlanner {
   std::vector<Stage> stages_;
 
   sim::StreamId tensor_stream_{}, send_forward_{}, receive_forward_{}, send_backward_{}, receive_backward_{},
-      data_stream_{}, model_stream_{};
-  sim::SlotId tensor_slot_{}, data_slot_{}, model_slot_{}, embedding_slot_{}, next_{}, previous_{}, next_gradient_{},
+      model_stream_{};
+  sim::SlotId tensor_slot_{}, model_slot_{}, embedding_slot_{}, next_{}, previous_{}, next_gradient_{},
       previous_gradient_{};
   LayerCommunication with_;  // of a layer's operators
   sim::CallId send_activation_{}, receive_activation_{}, send_gradient_{}, receive_gradient_{};
   std::vector<LayerBlocks> layers_;  // by kind
   LayerBlocks embedding_, head_;
   std::array<OverlappedTransfers, 2> transfers_{};  // of activations, of gradients
-  std::map<std::int64_t, sim::BlockId> reduce_blocks_;
+  std::vector<GradientGroup> gradient_groups_;
+  std::map<std::pair<bool, std::int64_t>, sim::BlockId> reduce_blocks_;  // (of experts, parameters)
   std::map<sim::Bytes, sim::BlockId> drop_input_blocks_;
-  std::vector<sim::EventRef> gathered_;  // one per bucket of the stage with most of them
-  std::vector<std::int64_t> gathers_;    // parameters of each bucket of the stage that is being written
-  std::size_t next_gather_ = 0;
   std::map<std::pair<int, int>, sim::BlockId> transfer_blocks_;  // (sent, received)
 };
 

@@ -29,21 +29,11 @@ void MegatronPlanner::write_action(sim::Program& program, const Stage& stage, co
   const std::int64_t from = stage.first_layer[chunk];
   const std::int64_t count = stage.layers[chunk];
   if (action.kind == PipelineAction::Kind::forward) {
-    std::vector<std::int64_t> starts;  // layers, within the chunk, before which a bucket must have arrived
-    if (gathers_in_forward() && action.micro_batch == 0) {
-      std::vector<std::int64_t> buckets = bucket_layers(stage, chunk);
-      for (std::int64_t start = 0; !buckets.empty(); buckets.pop_back()) {
-        starts.push_back(start);
-        start += buckets.back();
-      }
-    }
-    const auto await = [&](std::int64_t layer) {
-      if (std::ranges::find(starts, layer) != starts.end()) call(await_parameters(gathers_, next_gather_++), -1);
-    };
-    await(0);
+    const bool awaits = options_.overlap_param_gather && action.micro_batch == 0;
+    if (awaits) write_awaited_parameters(program, stage, chunk, 0);
     if (first(stage.index, action.chunk)) call(embedding_.forward, -1);
     for (std::int64_t i = 0; i < count; ++i) {
-      if (i > 0) await(i);
+      if (awaits && i > 0) write_awaited_parameters(program, stage, chunk, i);
       const LayerBlocks& blocks = layers_[kind(from + i)];
       call(recomputes_groups() && i % training_.recompute.every != 0 ? blocks.forward_dropping : blocks.forward,
            from + i);
@@ -61,15 +51,9 @@ void MegatronPlanner::write_action(sim::Program& program, const Stage& stage, co
   const bool weights_alone = action.kind == PipelineAction::Kind::backward_weight;
   // Micro-batch m - 1 is the last to go backward, except under GPipe, which goes through them in reverse.
   const std::int64_t final_micro_batch = options_.schedule_kind() == ScheduleKind::gpipe ? 0 : micro_batches_ - 1;
-  const bool reduces = options_.overlap_grad_reduce && data_ > 1 && action.micro_batch == final_micro_batch;
-  const std::vector<std::int64_t> buckets = bucket_layers(stage, chunk);
-  std::size_t bucket = 0;
-  std::int64_t left = buckets.front();
-  const auto reduce = [&] {
-    if (!reduces) return;
-    const std::int64_t parameters = bucket_parameters(stage, chunk, bucket);
-    if (parameters > 0) program.calls.push_back({.block = reduce_block(parameters)});
-  };
+  const bool reduces = options_.overlap_grad_reduce && action.micro_batch == final_micro_batch;
+  std::vector<BucketCursor> cursors;
+  if (reduces) cursors = bucket_cursors(stage, chunk);
   if (last(stage.index, action.chunk) && !weights_alone) call(head_.backward, -1);
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t layer = count - 1 - i;
@@ -78,12 +62,14 @@ void MegatronPlanner::write_action(sim::Program& program, const Stage& stage, co
       call(layers_[kind(from + layer)].backward_weight, from + layer);
     else
       write_layer_backward(program, from, count, layer, micro_batch);
-    if (--left > 0 || bucket + 1 == buckets.size()) continue;
-    reduce();
-    left = buckets[++bucket];
+    for (BucketCursor& cursor : cursors) {
+      if (--cursor.left > 0 || cursor.index + 1 == cursor.layers.size()) continue;
+      write_bucket_reduce(program, stage, chunk, cursor);
+      cursor.left = cursor.layers[++cursor.index];
+    }
   }
   if (first(stage.index, action.chunk)) call(embedding_.backward, -1);
-  reduce();
+  for (const BucketCursor& cursor : cursors) write_bucket_reduce(program, stage, chunk, cursor);
 }
 
 // Of layer `layer` of a chunk. The first one of a group to go backward, which is its last, has the group run again; the
@@ -151,12 +137,12 @@ Bytes MegatronPlanner::workspaces() const {
 void MegatronPlanner::write_program(const Stage& stage) {
   sim::Program program;
   program.name = options_.pipeline > 1 ? "stage " + std::to_string(stage.index) : "all ranks";
-  const std::int64_t optimizer_shards = options_.distributed_optimizer ? data_ : 1;
   program.resident[static_cast<std::size_t>(MemoryPurpose::parameters)] =
       Bytes{stage.trained * state_.parameter} + stage.frozen;
   program.resident[static_cast<std::size_t>(MemoryPurpose::gradients)] = Bytes{stage.trained * state_.gradient};
-  program.resident[static_cast<std::size_t>(MemoryPurpose::optimizer)] =
-      sim::scaled(state_.optimizer(stage.trained), 1, optimizer_shards);
+  for (const GradientGroup& group : gradient_groups_)
+    program.resident[static_cast<std::size_t>(MemoryPurpose::optimizer)] +=
+        sim::scaled(state_.optimizer(trained(group, stage)), 1, group.shards);
   program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = workspaces();
 
   write_step_start(program, stage);

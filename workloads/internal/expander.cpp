@@ -28,7 +28,7 @@ bool is_gated(Model::Activation kind) { return kind == Model::Activation::swiglu
 Layer Expander::layer(std::int64_t input_elements) {
   layer_.name = block_.name;
   const std::int64_t ranks = shard_.sequence_parallel ? shard_.tensor : 1;
-  layer_.input = bytes(shard_.micro_batch * input_elements / ranks);
+  layer_.input = bytes(shard_.micro_batch * input_elements / (ranks * shard_.context));
   layer_.boundary = bytes(tokens() * block_.width);
   for (const Operation& operation : block_.operations) {
     region_ = operation.region;
@@ -38,6 +38,7 @@ Layer Expander::layer(std::int64_t input_elements) {
     layer_.parameters += op.parameters;
     layer_.trained += op.trained;
     layer_.frozen += op.frozen;
+    if (op.of_experts) layer_.expert_trained += op.trained;
   }
   // Gradients of hidden activations come when most of the logits are gone: they add nothing to the peak.
   if (&block_ == &architecture_.head)
@@ -227,43 +228,77 @@ void Expander::expand(const Operation& operation, const RotaryWork& work) {
   elementwise(op.input_gradient, operation.name + " gradient", passes(tokens() * width, style_.rope_passes), count);
 }
 
+// What one kernel computes: everything on this device, or, where keys go round a ring, the part of one step.
+AttentionShape Expander::attention_shape(const AttentionWork& work) const {
+  const bool divides_heads = shard_.context_exchange == ContextExchange::all_to_all;
+  const std::int64_t head_ranks = shard_.tensor * (divides_heads ? shard_.context : 1);
+  const std::int64_t keys = work.key_tokens > 0 ? work.key_tokens : block_.tokens;
+  // Of a causal sequence without window or documents that has as many pairs per query: the sequence itself if it is
+  // one.
+  double pairs = attended_pairs(work, block_.tokens, true);
+  const bool masked = work.causal && work.key_tokens == 0;
+  auto span = static_cast<std::int64_t>(std::llround((masked ? 2 : 1) * pairs / static_cast<double>(block_.tokens)));
+  AttentionShape shape{.batch = shard_.micro_batch,
+                       .queries = block_.tokens,
+                       .keys = keys,
+                       .heads = work.heads / head_ranks,
+                       .kv_heads = std::max<std::int64_t>(1, work.kv_heads / head_ranks),
+                       .qk_dim = work.qk_dim,
+                       .v_dim = work.v_dim};
+  if (shard_.context > 1 && !divides_heads) {
+    shape.queries = own_tokens();
+    pairs /= static_cast<double>(shard_.context);
+    if (shard_.context_exchange == ContextExchange::ring) {
+      shape.keys = keys / shard_.context;
+      pairs /= static_cast<double>(shard_.context);
+      span = std::max<std::int64_t>(1, span / shard_.context);
+    }
+  }
+  shape.span = span;
+  shape.pairs = pairs;
+  return shape;
+}
+
+void Expander::add_flash_attention(Operator& op, const AttentionShape& shape, AttentionKernel kernel) const {
+  const sim::Kernel forward = costs_.flash_forward(op.name, shape, training_.precision, kernel);
+  const sim::Kernel backward = costs_.flash_backward(op.name + " gradient", shape, training_.precision, kernel);
+  op.forward.insert(op.forward.end(), static_cast<std::size_t>(op.ring_steps), forward);
+  op.input_gradient.insert(op.input_gradient.end(), static_cast<std::size_t>(op.ring_steps), backward);
+  if (op.ring_steps == 1) return;
+  // Each step's output is read, rescaled and added to what is there (NVIDIA/TransformerEngine
+  // transformer_engine/pytorch/attention/dot_product_attention/context_parallel.py); backward adds the gradients of
+  // queries, keys and values of every step.
+  append(op.forward, costs_.memory_bound("merge " + op.name, op.attended * (3 * op.ring_steps)));
+  append(op.input_gradient, costs_.memory_bound("add " + op.name + " gradients",
+                                                (op.queries + op.keys + op.values) * (3 * op.ring_steps)));
+}
+
 void Expander::expand(const Operation& operation, const AttentionWork& work) {
   Operator& op = add(operation.name, Role::attention);
   op.module = Module::core_attention;
   op.output_saved_selectively = true;
+  const AttentionShape shape = attention_shape(work);
   const std::int64_t heads = work.heads / shard_.tensor;
   const std::int64_t kv_heads = std::max<std::int64_t>(1, work.kv_heads / shard_.tensor);
-  const std::int64_t keys = work.key_tokens > 0 ? work.key_tokens : block_.tokens;
-  // Of a causal sequence without window or documents that has as many pairs per query: the sequence itself if it is
-  // one.
-  const double pairs = attended_pairs(work, block_.tokens, true);
-  const bool masked = work.causal && work.key_tokens == 0;
-  const auto span =
-      static_cast<std::int64_t>(std::llround((masked ? 2 : 1) * pairs / static_cast<double>(block_.tokens)));
-  const AttentionShape shape{.batch = shard_.micro_batch,
-                             .queries = block_.tokens,
-                             .keys = keys,
-                             .heads = heads,
-                             .kv_heads = kv_heads,
-                             .qk_dim = work.qk_dim,
-                             .v_dim = work.v_dim,
-                             .span = span,
-                             .pairs = pairs};
-  // Queries, keys and values stay for backward in either form.
-  const Bytes inputs =
-      bytes(tokens() * heads * work.qk_dim + shard_.micro_batch * keys * kv_heads * (work.qk_dim + work.v_dim));
-  op.output = bytes(tokens() * heads * work.v_dim);
+  const std::int64_t key_tokens = shard_.micro_batch * (work.key_tokens > 0 ? work.key_tokens : own_tokens());
+  op.queries = bytes(tokens() * heads * work.qk_dim);
+  op.keys = bytes(key_tokens * kv_heads * work.qk_dim);
+  op.values = bytes(key_tokens * kv_heads * work.v_dim);
+  op.attended = op.output = bytes(tokens() * heads * work.v_dim);
+  if (shard_.context > 1 && shard_.context_exchange == ContextExchange::ring) op.ring_steps = shard_.context;
+  // Queries, keys and values stay for backward in either form; of those that were gathered, all.
+  const bool gathered = shard_.context > 1 && shard_.context_exchange == ContextExchange::gather;
+  const Bytes inputs = op.queries + (op.keys + op.values) * (gathered ? shard_.context : 1);
   if (made_by_ == Module::mla_up_projection) op.input_of = made_by_, op.remade = inputs;
   const AttentionKernel kernel = training_.attention.value_or(AttentionKernel::flash);
   const bool flash = kernel != AttentionKernel::unfused;
   if (!flash) {
     add_unfused_attention(op, shape, work);
-    const std::int64_t scores = shard_.micro_batch * heads * block_.tokens * keys;
+    const std::int64_t scores = shard_.micro_batch * heads * own_tokens() * shape.keys;
     // Softmax output; with dropout also its result and a mask of one byte (Korthikanti et al., arXiv 2205.05198).
     op.scores = Bytes{scores * (dropout() ? 2 * element() + 1 : element())};
   } else {
-    append(op.forward, costs_.flash_forward(operation.name, shape, training_.precision, kernel));
-    append(op.input_gradient, costs_.flash_backward(operation.name + " gradient", shape, training_.precision, kernel));
+    add_flash_attention(op, shape, kernel);
     op.scores = Bytes{4 * tokens() * heads};  // the log-sum-exp of every row
   }
   op.saved = inputs + op.output * (flash && style_.attention_output_copied ? 2 : 1) + op.scores;
@@ -385,6 +420,7 @@ void Expander::expand(const Operation& operation, const RouterWork& work) {
 // Matrices of all experts on rows that are sorted by expert.
 void Expander::add_grouped_product(const std::string& name, const GroupedGemm& shape, bool bias) {
   Operator& op = add(name, Role::local);
+  op.of_experts = true;
   const auto experts = static_cast<std::int64_t>(shape.rows.size());
   const Precision precision = training_.precision;
   const GroupedGemm input_gradient{.rows = shape.rows, .n = shape.k, .k = shape.n};
@@ -421,30 +457,53 @@ void Expander::add_grouped_product(const std::string& name, const GroupedGemm& s
   made_by_ = {};
 }
 
+Operator& Expander::add_permutation(const std::string& name, Role role, Bytes traffic, Bytes output) {
+  Operator& op = add(name, role);
+  if (traffic.count > 0) {
+    append(op.forward, costs_.memory_bound(name, traffic));
+    append(op.input_gradient, costs_.memory_bound(name + " gradient", traffic));
+  }
+  op.output = output;
+  return op;
+}
+
+// All ranks that share the experts are taken to be as loaded as the most loaded of them, for which the others wait.
 void Expander::expand(const Operation& operation, const ExpertsWork& work) {
-  const std::int64_t rows = replicated() * work.top_k;
-  const std::vector<std::int64_t> loads = expert_loads(training_.routing, work.count, work.top_k, rows);
-  std::int64_t held = 0;  // rows of the buffers: of those that are there, or of the capacity
-  for (const std::int64_t load : loads) held += load;
+  const bool all_to_all = shard_.dispatcher == TokenDispatcher::all_to_all;
+  const std::int64_t own = replicated();
+  std::vector<std::int64_t> loads =
+      busiest_rank_loads(training_.routing, work.count, work.top_k, own * work.top_k, shard_.expert);
+  std::int64_t sent = 0;  // rows that go between ranks, each way
+  for (std::int64_t& load : loads) {
+    sent += load;
+    load *= shard_.expert_tensor;
+  }
+  const std::int64_t held = sent * shard_.expert_tensor;  // rows of the buffers, or of the capacity
   // Rows are copied to where their expert's are, and the results weighted and summed up.
-  Operator& permute = add("permute tokens", Role::local);
-  const Bytes sorted = bytes(replicated() * work.hidden) + bytes(held * work.hidden);
-  append(permute.forward, costs_.memory_bound("permute tokens", sorted));
-  append(permute.input_gradient, costs_.memory_bound("permute tokens gradient", sorted));
-  permute.output = bytes(held * work.hidden);
+  const Bytes tokens = bytes(own * work.hidden);
+  const Bytes sent_rows = bytes(sent * work.hidden);
+  const Bytes held_rows = bytes(held * work.hidden);
+  const bool sorts_again = all_to_all && shard_.expert > 1 && (loads.size() > 1 || shard_.expert_tensor > 1);
+  const bool alone = shard_.expert * shard_.expert_tensor == 1;
+  const Bytes copied = all_to_all || alone ? tokens + sent_rows : held_rows * 2;
+  const auto exchange = [&](Operator& op) {
+    op.exchanged = sent_rows;
+    op.tokens_of_all = tokens * (shard_.expert * shard_.expert_tensor);
+  };
+  Operator& permute = add_permutation("permute tokens", Role::dispatch, copied, sent_rows);
   permute.saved = Bytes{4 * held};  // where each row came from
-  const std::int64_t inner = (work.gated() ? 2 : 1) * work.ffn;
+  exchange(permute);
+  if (sorts_again) add_permutation("sort by expert", Role::local, held_rows * 2, held_rows);
+  const std::int64_t inner = (work.gated() ? 2 : 1) * work.ffn / shard_.expert_tensor;
   made_by_ = {};
   add_grouped_product(work.gated() ? "experts gate up" : operation.name + " fc1",
                       {.rows = loads, .n = inner, .k = work.hidden}, work.bias);
-  add_activation("experts activation", work.activation, held * work.ffn);
+  add_activation("experts activation", work.activation, held * work.ffn / shard_.expert_tensor);
   made_by_ = layer_.operators.back().module = Module::activation;
   add_grouped_product(work.gated() ? "experts down" : operation.name + " fc2",
-                      {.rows = loads, .n = work.hidden, .k = work.ffn}, work.bias);
-  Operator& combine = add("combine tokens", Role::local);
-  append(combine.forward, costs_.memory_bound("combine tokens", sorted));
-  append(combine.input_gradient, costs_.memory_bound("combine tokens gradient", sorted));
-  combine.output = bytes(replicated() * work.hidden);
+                      {.rows = loads, .n = work.hidden, .k = work.ffn / shard_.expert_tensor}, work.bias);
+  if (sorts_again) add_permutation("sort by source", Role::local, held_rows * 2, held_rows);
+  exchange(add_permutation("combine tokens", Role::combine, copied, tokens));
 }
 
 // An implicit GEMM: rows are positions of the output, sums run over channels and the kernel's window.

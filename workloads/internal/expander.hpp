@@ -50,15 +50,20 @@ class Expander {
   void add_dequantisation(Operator& op, const std::string& name) const;
   void add_adapters(Operator& op, const LinearWork& work, const Product& product) const;
   void add_unfused_attention(Operator& op, const AttentionShape& shape, const AttentionWork& work);
+  void add_flash_attention(Operator& op, const AttentionShape& shape, AttentionKernel kernel) const;
+  AttentionShape attention_shape(const AttentionWork& work) const;
   void add_activation(const std::string& name, Model::Activation kind, std::int64_t elements);
   void add_grouped_product(const std::string& name, const GroupedGemm& shape, bool bias);
+  // A pass of rows from one order into another, forward and backward.
+  Operator& add_permutation(const std::string& name, Role role, sim::Bytes traffic, sim::Bytes output);
 
   Operator& add(std::string name, Role role);
   // One kernel when fused; several, of the same traffic in all, when a framework runs operator by operator.
   void elementwise(std::vector<sim::Kernel>& kernels, const std::string& name, sim::Bytes traffic,
                    std::int64_t count = 1) const;
   std::int64_t element() const { return activation_bytes(training_.precision); }
-  std::int64_t tokens() const { return shard_.micro_batch * block_.tokens; }
+  std::int64_t own_tokens() const { return block_.tokens / shard_.context; }  // of a sample
+  std::int64_t tokens() const { return shard_.micro_batch * own_tokens(); }
   std::int64_t replicated() const { return shard_.sequence_parallel ? tokens() / shard_.tensor : tokens(); }
   std::int64_t divided(const LinearWork::Part& part) const { return std::max(part.least, part.width / shard_.tensor); }
   sim::Bytes bytes(std::int64_t elements) const { return sim::Bytes{elements} * element(); }

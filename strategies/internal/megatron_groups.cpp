@@ -1,0 +1,160 @@
+#include <map>
+#include <string>
+
+#include "strategies/internal/megatron_planner.hpp"
+#include "strategies/internal/shared_ranks.hpp"
+
+namespace trainyard::strategies {
+
+using sim::Bytes;
+using sim::CollectiveKind;
+using sim::Purpose;
+
+// `sizes` of the dimensions; the data-parallel one is cut in two: ranks of an instance of the distributed optimizer,
+// which are neighbours, and the instances ("instances").
+MegatronPlanner::NamedGrid MegatronPlanner::grid_of(const std::vector<std::string>& order,
+                                                    std::map<std::string, std::int64_t> sizes, std::int64_t instances) {
+  std::vector<std::int64_t> lengths;
+  std::map<std::string, std::size_t> axis;
+  const auto add = [&](const std::string& name, std::int64_t size) {
+    axis[name] = lengths.size();
+    lengths.push_back(size);
+  };
+  for (const std::string& name : order) {
+    add(name, name == "dp" ? sizes[name] / instances : sizes[name]);
+    if (name == "dp") add("instances", instances);
+  }
+  return {RankGrid(lengths), axis};
+}
+
+void MegatronPlanner::make_streams_and_slots() {
+  tensor_stream_ = builder_.stream("tensor parallel");
+  send_forward_ = builder_.stream("send forward");
+  receive_forward_ = builder_.stream("receive forward");
+  send_backward_ = builder_.stream("send backward");
+  receive_backward_ = builder_.stream("receive backward");
+  model_stream_ = builder_.stream("model parallel");
+  tensor_slot_ = builder_.slot("tensor");
+  model_slot_ = builder_.slot("model");
+  embedding_slot_ = builder_.slot("embedding");
+  next_ = builder_.slot("next stage");
+  previous_ = builder_.slot("previous stage");
+  next_gradient_ = builder_.slot("gradient from next stage");
+  previous_gradient_ = builder_.slot("gradient to previous stage");
+}
+
+void MegatronPlanner::make_calls() {
+  if (options_.tensor > 1) {
+    with_.tensor = TensorCommunication{
+        .stream = tensor_stream_,
+        .slot = tensor_slot_,
+        .sequence_parallel = sequence_parallel(),
+        .overlaps_weight_gradients = options_.async_tensor_model_parallel_allreduce.value_or(recent_software()),
+        .loss = Bytes{micro_batch_ * job_.training.sequence / options_.context * 4}};
+  }
+  if (options_.context > 1)
+    with_.context = context_communication(builder_, options_.context_exchange(), options_.context);
+  if (job_.model.experts && options_.expert * options_.expert_tensor > 1) {
+    const NamedGrid experts = expert_grid();
+    with_.expert = expert_communication(builder_,
+                                        {.dispatcher = options_.dispatcher(job_),
+                                         .ranks = options_.expert,
+                                         .tensor_ranks = options_.expert_tensor,
+                                         .top_k = job_.model.experts->top_k,
+                                         .most_nodes = options_.moe_router_group_topk},
+                                        expert_places(job_.cluster, experts.grid, experts.axis.at("ep")));
+  }
+  if (options_.pipeline > 1) {
+    const Bytes boundary = model_.embedding.boundary;
+    const Bytes message{sequence_parallel() ? boundary.count / options_.tensor : boundary.count};
+    send_activation_ = builder_.call(next_, CollectiveKind::send, message, Purpose::pipeline);
+    receive_activation_ = builder_.call(previous_, CollectiveKind::receive, message, Purpose::pipeline);
+    send_gradient_ = builder_.call(previous_gradient_, CollectiveKind::send, message, Purpose::pipeline);
+    receive_gradient_ = builder_.call(next_gradient_, CollectiveKind::receive, message, Purpose::pipeline);
+  }
+}
+
+// Dense parameters have a copy on all data- and context-parallel ranks, experts on those that are left when experts and
+// their parts are dealt out (parallel folding; megatron/core/parallel_state.py).
+void MegatronPlanner::make_gradient_groups() {
+  const auto add = [&](bool experts, std::int64_t ranks) {
+    const std::string name = experts ? "expert data" : "data";
+    GradientGroup group{.experts = experts, .ranks = ranks};
+    group.shards = options_.distributed_optimizer ? ranks / options_.num_distributed_optimizer_instances : 1;
+    group.stream = builder_.stream(name + " parallel");
+    group.slot = builder_.slot(name);
+    if (options_.num_distributed_optimizer_instances > 1) group.instances = builder_.slot(name + " instances");
+    gradient_groups_.push_back(group);
+  };
+  add(false, data_ * options_.context);
+  if (job_.model.experts) add(true, options_.expert_data(job_));
+}
+
+MegatronPlanner::NamedGrid MegatronPlanner::dense_grid() const {
+  return grid_of(
+      *parse_rank_order(options_.order),
+      {{"tp", options_.tensor}, {"cp", options_.context}, {"ep", 1}, {"dp", data_}, {"pp", options_.pipeline}},
+      options_.num_distributed_optimizer_instances);
+}
+
+// Experts have an order of their own over the same ranks.
+MegatronPlanner::NamedGrid MegatronPlanner::expert_grid() const {
+  return grid_of(*parse_rank_order(options_.order),
+                 {{"tp", options_.expert_tensor},
+                  {"cp", 1},
+                  {"ep", options_.expert},
+                  {"dp", options_.expert_data(job_)},
+                  {"pp", options_.pipeline}},
+                 options_.num_distributed_optimizer_instances);
+}
+
+void MegatronPlanner::wire_gradients(sim::CommunicatorTable& table) const {
+  for (const GradientGroup& group : gradient_groups_) {
+    const NamedGrid named = group.experts ? expert_grid() : dense_grid();
+    add_groups(table, named.grid, {named.axis.at("dp"), named.axis.at("cp")}, group.slot);
+    if (options_.num_distributed_optimizer_instances > 1)
+      add_groups(table, named.grid, {named.axis.at("instances")}, group.instances);
+  }
+}
+
+void MegatronPlanner::wire_ranks() {
+  const NamedGrid named = dense_grid();
+  const RankGrid& grid = named.grid;
+  const std::size_t stages = named.axis.at("pp");
+  sim::Plan& plan = builder_.plan();
+  const auto ranks = static_cast<std::size_t>(grid.ranks());
+  plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(ranks);
+  plan.communicators = sim::CommunicatorTable(ranks, plan.slots.size());
+  for (std::size_t i = 0; i < ranks; ++i) {
+    const sim::RankId rank = plan.program_of.id(i);
+    plan.program_of[rank] = sim::ProgramId{static_cast<std::uint32_t>(grid.coordinate(rank, stages))};
+  }
+  offload_.connect(plan, grid.ranks());
+  add_groups(plan.communicators, grid, {named.axis.at("tp")}, tensor_slot_);
+  wire_gradients(plan.communicators);
+  if (with_.context) connect_context(plan.communicators, grid, named.axis.at("cp"), *with_.context);
+  if (with_.expert) {
+    const NamedGrid experts = expert_grid();
+    connect_experts(plan.communicators, job_.cluster, experts.grid, experts.axis.at("ep"), experts.axis.at("tp"),
+                    *with_.expert);
+  }
+  // With a distributed optimizer, or experts, every data-parallel rank knows only its part of the gradient.
+  std::vector<std::size_t> norm_axes{named.axis.at("tp"), stages};
+  if (norm_is_of_all())
+    for (const char* axis : {"cp", "dp", "instances"}) norm_axes.push_back(named.axis.at(axis));
+  add_groups(plan.communicators, grid, norm_axes, model_slot_);
+  if (options_.pipeline == 1) return;
+  for (std::size_t i = 0; i < ranks; ++i) {
+    const sim::RankId rank = plan.program_of.id(i);
+    const std::int64_t stage = grid.coordinate(rank, stages);
+    if (embedding_is_shared() && stage == 0)
+      plan.communicators.add({rank, grid.moved(rank, stages, options_.pipeline - 1)},
+                             {embedding_slot_, embedding_slot_});
+    if (stage == options_.pipeline - 1 && chunks_ == 1) continue;
+    const sim::RankId next = grid.moved(rank, stages, (stage + 1) % options_.pipeline);
+    plan.communicators.add({rank, next}, {next_, previous_});
+    plan.communicators.add({next, rank}, {previous_gradient_, next_gradient_});
+  }
+}
+
+}  // namespace trainyard::strategies
