@@ -41,7 +41,8 @@ struct Accelerator {
     bool known() const { return forward > 0; }
   };
   FlashKernels flash2;                       // FlashAttention-2, arXiv 2307.08691
-  FlashKernels flash3;                       // FlashAttention-3, arXiv 2407.08608, and recent cuDNN
+  FlashKernels flash3;                       // FlashAttention-3, arXiv 2407.08608
+  FlashKernels cudnn;                        // NVIDIA's own, as Transformer Engine calls it
   std::int64_t attention_half_sequence = 0;  // sequence at which s/(s + half_sequence) is one half
   double memory_efficiency = 0;              // streaming share of `memory_bandwidth`
   sim::Bytes memory_half_size{};             // bytes at which a memory-bound kernel reaches half of it

@@ -12,6 +12,7 @@ namespace {
 Accelerator::FlashKernels flash_kernels(const Accelerator& accelerator, AttentionKernel kernel) {
   if (kernel == AttentionKernel::flash2 && accelerator.flash2.known()) return accelerator.flash2;
   if (kernel == AttentionKernel::flash3 && accelerator.flash3.known()) return accelerator.flash3;
+  if (kernel == AttentionKernel::cudnn && accelerator.cudnn.known()) return accelerator.cudnn;
   return {.forward = accelerator.attention_forward_efficiency, .backward = accelerator.attention_backward_efficiency};
 }
 

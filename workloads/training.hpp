@@ -38,8 +38,8 @@ constexpr std::array<std::string_view, 3> recompute_names{"none", "selective", "
 std::string to_string(const Recompute& recompute);  // as a scenario has it
 
 // `flash` is the generation that the accelerator's measurements are of.
-enum class AttentionKernel : std::uint8_t { flash, unfused, flash2, flash3 };
-constexpr std::array<std::string_view, 4> attention_names{"flash", "unfused", "flash2", "flash3"};
+enum class AttentionKernel : std::uint8_t { flash, unfused, flash2, flash3, cudnn };
+constexpr std::array<std::string_view, 5> attention_names{"flash", "unfused", "flash2", "flash3", "cudnn"};
 
 // How 8-bit products are scaled, and hence what a cast reads and writes beside the values.
 enum class Fp8Recipe : std::uint8_t { delayed, tensorwise, rowwise, blockwise, mxfp8 };

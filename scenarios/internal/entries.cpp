@@ -247,7 +247,8 @@ void read_attention(Reader& reader, const Value& attention, const std::string& p
   };
   const Value* flash2 = nullptr;
   const Value* flash3 = nullptr;
-  const std::array<Section, 2> sections{{{"flash2", &flash2}, {"flash3", &flash3}}};
+  const Value* cudnn = nullptr;
+  const std::array<Section, 3> sections{{{"flash2", &flash2}, {"flash3", &flash3}, {"cudnn", &cudnn}}};
   reader.read(attention, path, {.keys = keys, .sections = sections});
   const auto read_generation = [&](const Value* value, const char* name,
                                    workloads::Accelerator::FlashKernels& kernels) {
@@ -264,6 +265,7 @@ void read_attention(Reader& reader, const Value& attention, const std::string& p
   };
   read_generation(flash2, "flash2", accelerator.flash2);
   read_generation(flash3, "flash3", accelerator.flash3);
+  read_generation(cudnn, "cudnn", accelerator.cudnn);
 }
 
 // Every precision with a peak needs to say how much of it is reached, and none may be left without a peak.

@@ -19,13 +19,15 @@ Precision usual_gradients(Precision precision) {
 }
 
 // Megatron's fp16 recipes divide the scores by the layer's number (apply-query-key-layer-scaling, once the default),
-// which flash kernels cannot: unless told otherwise, its own attention runs.
-workloads::AttentionKernel usual_attention(Precision precision) {
-  return precision == Precision::fp16 ? workloads::AttentionKernel::unfused : workloads::AttentionKernel::flash;
+// which flash kernels cannot: unless told otherwise, its own attention runs. On Hopper Transformer Engine prefers
+// cuDNN's kernel to FlashAttention-2 (transformer_engine/pytorch/attention get_attention_backend).
+workloads::AttentionKernel usual_attention(Precision precision, const workloads::Accelerator& accelerator) {
+  if (precision == Precision::fp16) return workloads::AttentionKernel::unfused;
+  return accelerator.cudnn.known() ? workloads::AttentionKernel::cudnn : workloads::AttentionKernel::flash;
 }
 
-workloads::Training with_attention(workloads::Training training) {
-  if (!training.attention) training.attention = usual_attention(training.precision);
+workloads::Training with_attention(workloads::Training training, const workloads::Accelerator& accelerator) {
+  if (!training.attention) training.attention = usual_attention(training.precision, accelerator);
   return training;
 }
 
@@ -34,7 +36,7 @@ workloads::Training with_attention(workloads::Training training) {
 MegatronPlanner::MegatronPlanner(const MegatronOptions& options, const Job& job)
     : options_(options),
       job_(job),
-      training_(with_attention(job.training)),
+      training_(with_attention(job.training, job.accelerator)),
       data_(options.data(job)),
       micro_batch_(job.training.micro_batch.value_or(1)),
       micro_batches_(job.training.global_batch / (data_ * micro_batch_)),

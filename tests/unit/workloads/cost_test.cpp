@@ -431,13 +431,16 @@ TEST(FlashAttentionCost, IsThatOfTheGenerationThatTheTrainingNames) {
   Accelerator known = plain;
   known.flash2 = {.forward = 0.36, .backward = 0.3};
   known.flash3 = {.forward = 0.72, .backward = 0.54};
+  known.cudnn = {.forward = 0.7, .backward = 0.5};
   const double usual = forward(plain, AttentionKernel::flash);
   EXPECT_EQ(forward(known, AttentionKernel::flash), usual);
   // Where the device does not tell generations apart, they are its usual one.
   EXPECT_EQ(forward(plain, AttentionKernel::flash2), usual);
   EXPECT_EQ(forward(plain, AttentionKernel::flash3), usual);
+  EXPECT_EQ(forward(plain, AttentionKernel::cudnn), usual);
   EXPECT_NEAR(forward(known, AttentionKernel::flash2) / usual, 0.35 / 0.36, 1e-6);
   EXPECT_NEAR(forward(known, AttentionKernel::flash3) / usual, 0.35 / 0.72, 1e-6);
+  EXPECT_NEAR(forward(known, AttentionKernel::cudnn) / usual, 0.35 / 0.7, 1e-6);
   EXPECT_NEAR(backward(known, AttentionKernel::flash2) / backward(known, AttentionKernel::flash3), 1.8, 1e-6);
 }
 
