@@ -31,14 +31,28 @@ constexpr double usable_share = 0.98;
 constexpr const char* full_recompute = "training.recompute=full";
 
 // What `auto` tries, from the least work to the most.
-std::array<Recompute, 4> recompute_ladder(const workloads::Model& model) {
+std::vector<Recompute> recompute_ladder(const workloads::Model& model) {
   using workloads::Module;
-  std::vector<Module> most{Module::layer_norm, Module::mlp};
-  if (model.experts) most.push_back(Module::moe);
-  return {{{.kind = Recompute::Kind::none, .modules = {}},
-           {.kind = Recompute::Kind::selective, .modules = {}},
-           {.kind = Recompute::Kind::modules, .modules = std::move(most)},
-           {.kind = Recompute::Kind::full, .modules = {}}}};
+  std::vector<Recompute> ladder{{.kind = Recompute::Kind::none, .modules = {}}};
+  const auto add_modules = [&](const std::vector<Module>& modules) {
+    ladder.push_back({.kind = Recompute::Kind::modules, .modules = modules});
+  };
+  std::vector<Module> modules{Module::layer_norm};
+  if (model.experts) modules.push_back(Module::activation);
+  add_modules(modules);
+  if (model.latent_attention) {
+    modules.push_back(Module::mla_up_projection);
+    add_modules(modules);
+  }
+  ladder.push_back({.kind = Recompute::Kind::selective, .modules = {}});
+  modules.push_back(Module::mlp);
+  add_modules(modules);
+  if (model.experts) {
+    modules.push_back(Module::moe);
+    add_modules(modules);
+  }
+  ladder.push_back({.kind = Recompute::Kind::full, .modules = {}});
+  return ladder;
 }
 
 strategies::PlannedStep planned(const Scenario& scenario, const strategies::Strategy& strategy,
