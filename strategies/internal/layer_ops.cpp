@@ -67,7 +67,8 @@ bool moves_before_kernels(const ExpertCommunication& expert, bool towards) {
 }
 
 void write_tokens(BlockWriter& block, const Operator& op, const std::vector<sim::Kernel>& kernels,
-                  const LayerCommunication& with, bool towards) {
+                  const LayerCommunication& with, bool towards, bool reads_loads = false) {
+  if (reads_loads) block.host_wait(sim::set_of(sim::compute_stream));
   const bool before = with.expert && moves_before_kernels(*with.expert, towards);
   if (before) send_tokens(block, op, *with.expert, towards);
   block.compute(kernels);
@@ -128,7 +129,8 @@ void write_operator(BlockWriter& block, const Operator& op, const std::vector<si
                     const LayerCommunication& with) {
   const auto& tensor = with.tensor;
   if (op.role == Role::dispatch || op.role == Role::combine)
-    return write_tokens(block, op, kernels, with, op.role == Role::dispatch);
+    return write_tokens(block, op, kernels, with, op.role == Role::dispatch,
+                        with.host_reads_loads && op.role == Role::dispatch);
   if (with.context && op.role == Role::attention) return write_attention(block, op, kernels, *with.context, false);
   if (tensor && tensor->sequence_parallel && op.role == Role::column_linear && !op.shares_input)
     blocking(block, *tensor, CollectiveKind::all_gather, op.divided);

@@ -67,6 +67,9 @@ struct LayerCommunication {
   std::optional<ExchangeCommunication> exchange = std::nullopt;
   std::optional<ContextCommunication> context = std::nullopt;
   std::optional<ExpertCommunication> expert = std::nullopt;
+  // The host reads how many tokens each expert gets before it launches what is to be done with them: without a
+  // capacity, sizes of products and of exchanges depend on it (megatron/core/transformer/moe/token_dispatcher.py).
+  bool host_reads_loads = false;
 };
 
 // Forward: column-parallel linears read the whole sequence, row-parallel ones leave partial sums; both exposed.

@@ -64,6 +64,7 @@ void MegatronPlanner::make_calls() {
                                          .most_nodes = options_.moe_router_group_topk},
                                         expert_places(job_.cluster, experts.grid, experts.axis.at("ep")));
   }
+  with_.host_reads_loads = job_.model.experts && !training_.routing.capacity_factor;
   if (options_.pipeline > 1) {
     const Bytes boundary = model_.embedding.boundary;
     const Bytes message{sequence_parallel() ? boundary.count / options_.tensor : boundary.count};
