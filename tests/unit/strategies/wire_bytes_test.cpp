@@ -5,10 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include "scenarios/diagnostics.hpp"
-#include "scenarios/internal/document.hpp"
-#include "scenarios/simulate.hpp"
 #include "tests/support/models.hpp"
+#include "tests/support/simulated.hpp"
 #include "workloads/architecture.hpp"
 
 namespace trainyard {
@@ -18,34 +16,12 @@ using scenarios::CommunicationSummary;
 using scenarios::Result;
 using sim::CollectiveKind;
 using sim::Purpose;
+using tests::expect_bytes;
+using tests::row;
+using tests::simulated;
+using tests::wire;
 
-// One node of H100, whose collectives are rings, and Megatron-LM without any parallelism but data, refined by settings
-// as given to --set.
-Result simulated(const std::vector<std::string>& settings) {
-  static const scenarios::Catalog catalog;
-  scenarios::Value root = scenarios::parse_yaml(R"(name: Wire bytes
-cluster: {node: {base: dgx-h100, collectives: {algorithm: ring}}, nodes: 1}
-model: llama3-8b
-training: {global_batch: 16, sequence: 1024, precision: bf16}
-strategy: {framework: megatron-lm}
-)",
-                                                "wire.yaml");
-  for (const std::string& setting : settings) scenarios::apply_override(root, setting);
-  return scenarios::simulate(scenarios::read_scenario(root, catalog)).result;
-}
-
-CommunicationSummary row(const Result& result, Purpose purpose, CollectiveKind kind) {
-  for (const CommunicationSummary& summary : result.communication)
-    if (summary.purpose == purpose && summary.operation == kind) return summary;
-  return {};
-}
-double wire(const Result& result, Purpose purpose, CollectiveKind kind) {
-  return row(result, purpose, kind).wire_bytes;
-}
 double data_wire(const Result& result, CollectiveKind kind) { return wire(result, Purpose::data, kind); }
-
-// Parts of a vector are rounded up to bytes, and some scalars are reduced beside it.
-void expect_bytes(double actual, double expected) { EXPECT_NEAR(actual, expected, 1e-6 * expected + 100); }
 
 constexpr double layers = 32;
 constexpr double hidden = 4096;
