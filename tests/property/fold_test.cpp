@@ -57,7 +57,8 @@ std::string random_scenario(std::uint64_t seed) {
   const std::int64_t tensor = random.of(std::array<std::int64_t, 4>{1, 2, 4, 8});
   const std::int64_t pipeline = random.of(std::array<std::int64_t, 4>{1, 2, 3, 4});
   const std::int64_t data = random.of(std::array<std::int64_t, 6>{1, 2, 3, 4, 6, 8});
-  const std::int64_t devices = tensor * pipeline * data;
+  const std::int64_t context = random.one_in(4) ? 2 : 1;
+  const std::int64_t devices = tensor * pipeline * data * context;
   const std::int64_t nodes = (devices + 7) / 8 + random.of(std::array<std::int64_t, 3>{0, 0, 1});
   const std::int64_t micro_batches = pipeline * random.of(std::array<std::int64_t, 3>{1, 2, 3});
   const auto flag = [&] { return std::string(random.one_in(2) ? "true" : "false"); };
@@ -83,10 +84,13 @@ std::string random_scenario(std::uint64_t seed) {
   text += "}\n";
   if (random.one_in(4)) text += "  placement: shuffled\n";
   text += "  faults: [" + random_faults(random, devices, nodes, leaves, radix == 16) + "]\n";
-  text += "model: {base: gpt, layers: 8, hidden: 1024, heads: 8, vocab: 5000, tied_embeddings: " + flag() + "}\n";
   const std::string framework =
       random.of(std::array<std::string, 4>{"megatron-lm", "megatron-lm", "pytorch-fsdp", "pytorch-ddp"});
   const bool megatron = framework == "megatron-lm";
+  const bool experts = megatron && random.one_in(3);
+  text += std::string("model: {base: ") +
+          (experts ? "mixtral, experts: 4, top_k: 2, kv_heads: 8, ffn_hidden: 512" : "gpt") +
+          ", layers: 8, hidden: 1024, heads: 8, vocab: 5000, tied_embeddings: " + flag() + "}\n";
   text += "training: {micro_batch: 1, sequence: 512, precision: bf16, recompute: " +
           random.of(std::array<std::string, 3>{"none", "selective", "full"}) +
           ", global_batch: " + number(megatron ? data * micro_batches : devices) + "}\n";
@@ -100,11 +104,21 @@ std::string random_scenario(std::uint64_t seed) {
           std::string(interleaved ? "interleaved"
                                   : random.of(std::array<std::string, 4>{"1f1b", "gpipe", "zb-h1", "zb-h2"})) +
           "\n";
-  text +=
-      "  sequence_parallel: " + flag() + "\n  distributed_optimizer: " + flag() + "\n  overlap_grad_reduce: " + flag() +
-      "\n  order: " +
-      random.of(std::array<std::string, 4>{"tp-cp-ep-dp-pp", "tp-cp-ep-pp-dp", "pp-dp-tp-cp-ep", "dp-tp-pp-cp-ep"}) +
-      "\n";
+  text += "  sequence_parallel: " + (experts ? "true" : flag()) + "\n  distributed_optimizer: " + flag() +
+          "\n  overlap_grad_reduce: " + flag() + "\n  order: " +
+          (experts ? "tp-cp-ep-dp-pp"
+                   : random.of(std::array<std::string, 4>{"tp-cp-ep-dp-pp", "tp-cp-ep-pp-dp", "pp-dp-tp-cp-ep",
+                                                          "dp-tp-pp-cp-ep"})) +
+          "\n";
+  if (context > 1)
+    text += "  context: 2\n  cp_comm_type: " + random.of(std::array<std::string, 3>{"p2p", "p2p", "all_gather"}) + "\n";
+  if (!experts) return text;
+  std::int64_t expert = random.of(std::array<std::int64_t, 3>{1, 2, 4});
+  while (tensor * data * context % expert != 0) expert /= 2;
+  const std::int64_t expert_tensor = tensor * data * context % (2 * expert) == 0 && random.one_in(3) ? 2 : 1;
+  text += "  expert: " + number(expert) + "\n  expert_tensor: " + number(expert_tensor) +
+          "\n  moe_token_dispatcher_type: " + random.of(std::array<std::string, 3>{"alltoall", "allgather", "flex"}) +
+          "\n";
   return text;
 }
 

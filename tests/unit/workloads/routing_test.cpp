@@ -23,6 +23,42 @@ Loads drawn(double concentration, std::int64_t seed, std::int64_t experts = 64, 
   return expert_loads(tests::dirichlet(concentration, seed), experts, 1, tokens);
 }
 
+// On the rank that has most.
+Loads busiest(const ExpertRouting& routing, std::int64_t experts, std::int64_t ranks) {
+  return busiest_rank_loads(routing, experts, 2, 1000, ranks);
+}
+
+TEST(BusiestRankLoads, AreTheEvenShareWhereLoadsAreEven) {
+  EXPECT_EQ(busiest({}, 8, 1), Loads(8, 125));
+  EXPECT_EQ(busiest({}, 8, 4), Loads(2, 500));  // rows of four ranks
+  EXPECT_EQ(busiest({}, 8, 8), Loads(1, 1000));
+}
+
+TEST(BusiestRankLoads, HoldTheMostLoadedExpert) {
+  const Loads loads = busiest(imbalance(2), 8, 4);
+  EXPECT_EQ(loads.size(), 2U);
+  EXPECT_EQ(*std::ranges::max_element(loads), 1000);  // twice the mean of 500
+  // The more experts a rank has, the less uneven are ranks.
+  for (const std::int64_t seed : {1, 2, 3}) {
+    const ExpertRouting routing = tests::dirichlet(1, seed);
+    const auto over_mean = [&](std::int64_t ranks) {
+      return static_cast<double>(sum_of(busiest_rank_loads(routing, 64, 1, 65536, ranks))) / 65536;
+    };
+    EXPECT_LT(over_mean(4), over_mean(16));
+    EXPECT_LT(over_mean(16), over_mean(64));
+  }
+}
+
+TEST(BusiestRankLoads, ACapacityHoldsForTheTokensOfEachRank) {
+  EXPECT_EQ(busiest(capacity(1.0), 8, 4), Loads(2, 4 * 125));
+  EXPECT_EQ(busiest(capacity(1.2), 8, 8), Loads(1, 8 * 150));
+}
+
+TEST(BusiestRankLoads, FollowFromTheSeed) {
+  EXPECT_EQ(busiest(tests::dirichlet(1, 7), 8, 4), busiest(tests::dirichlet(1, 7), 8, 4));
+  EXPECT_NE(busiest(tests::dirichlet(1, 7), 8, 4), busiest(tests::dirichlet(1, 8), 8, 4));
+}
+
 // Of the most loaded expert over the mean, on average over many draws.
 double imbalance_of(double concentration) {
   double sum = 0;
