@@ -29,9 +29,11 @@ enum class Role : std::uint8_t {
 // How ranks that share a sequence let every query see every key. Each rank has two chunks of the sequence, i and
 // 2c - 1 - i of 2c, so that a causal mask leaves all ranks the same work.
 enum class ContextExchange : std::uint8_t {
-  ring,       // keys and values go round; attention to those at hand runs meanwhile
-  gather,     // every rank gets all keys and values
-  all_to_all  // heads are divided instead of tokens for the time of the attention (DeepSpeed-Ulysses, arXiv 2309.14509)
+  ring,                // keys and values go round; attention to those at hand runs meanwhile
+  gather,              // every rank gets all keys and values
+  all_to_all,          // heads are divided instead of tokens for the time of the attention (DeepSpeed-Ulysses, arXiv
+                       // 2309.14509)
+  all_to_all_and_ring  // heads among neighbours, and rings through what is left (arXiv 2405.07719)
 };
 
 // How tokens reach their experts on other ranks.
@@ -79,6 +81,7 @@ struct Shard {
   std::int64_t table_ranks = 1;    // over which embedding tables are divided
   std::int64_t context = 1;        // ranks that share a sequence: each has 1/context of its tokens
   ContextExchange context_exchange = ContextExchange::ring;
+  std::int64_t context_heads = 1;  // with all_to_all_and_ring: of these ranks, those that heads are divided over
   std::int64_t expert = 1;         // ranks that share the experts: each has 1/expert of them
   std::int64_t expert_tensor = 1;  // ranks that share every expert: each has 1/expert_tensor of its width
   TokenDispatcher dispatcher = TokenDispatcher::all_to_all;

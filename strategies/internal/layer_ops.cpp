@@ -113,11 +113,15 @@ void write_attention(BlockWriter& block, const Operator& op, const std::vector<s
       if (backward) all_keys(CollectiveKind::reduce_scatter);
       return;
     case workloads::ContextExchange::all_to_all:
+    case workloads::ContextExchange::all_to_all_and_ring:
       if (backward)
         exchange_heads(block, context, {op.attended});
       else
         exchange_heads(block, context, {op.queries, op.keys, op.values});
-      block.compute(kernels);
+      if (op.ring_steps > 1)
+        write_ring(block, op, kernels, context, (op.keys + op.values) * (backward ? 2 : 1));
+      else
+        block.compute(kernels);
       if (backward)
         exchange_heads(block, context, {op.queries, op.keys, op.values});
       else

@@ -31,13 +31,14 @@ struct ExchangeCommunication {
 //   ring: in each of c - 1 steps keys and values go to the next rank and come from the previous one while attention to
 //   those at hand runs; backward sends their gradients along, twice the bytes.
 //   gather: all keys and values before, their gradients reduce-scattered behind the backward pass; exposed.
-//   all_to_all: queries, keys, values and the output, each exposed; backward the same.
+//   all_to_all: queries, keys, values and the output, each exposed; backward the same. With rings through what is left,
+//   around those.
 struct ContextCommunication {
   workloads::ContextExchange exchange = workloads::ContextExchange::ring;
   std::int64_t ranks = 1;
   sim::StreamId send{};     // of the ring; collectives too
   sim::StreamId receive{};  // of the ring
-  sim::SlotId group{};      // all ranks that share the sequence
+  sim::SlotId group{};      // ranks of the collectives
   sim::SlotId next{};       // in the ring
   sim::SlotId previous{};
 };

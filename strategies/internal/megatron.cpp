@@ -23,14 +23,17 @@ void check_context(std::vector<Problem>& problems, const MegatronOptions& o, con
   // Two chunks of the sequence per rank, an early and a late one.
   require_divides(problems, "strategy.context", 2 * o.context, job.training.sequence,
                   "the sequence, of which every rank has two chunks");
-  if (o.context_exchange() != workloads::ContextExchange::all_to_all || job.model.heads % o.tensor != 0 ||
-      job.model.kv_heads % o.tensor != 0)
-    return;
-  require_divides(problems, "strategy.context", o.context, job.model.heads / o.tensor,
-                  "the attention heads of a tensor rank, as cp_comm_type a2a needs");
-  if (job.model.heads / o.tensor % o.context == 0)
-    require_divides(problems, "strategy.context", o.context, job.model.kv_heads / o.tensor,
-                    "the key-value heads of a tensor rank, as cp_comm_type a2a needs");
+  const std::vector<std::int64_t>& levels = o.hierarchical_context_parallel_sizes;
+  if (o.cp_comm_type.value == "a2a+p2p" && (levels.size() != 2 || levels[0] < 1 || levels[0] * levels[1] != o.context))
+    return report("strategy.hierarchical_context_parallel_sizes",
+                  "cp_comm_type a2a+p2p needs two numbers whose product is context = " + std::to_string(o.context) +
+                      ", such as [2, " + std::to_string(o.context / 2) + "]");
+  if (job.model.heads % o.tensor != 0 || job.model.kv_heads % o.tensor != 0) return;
+  require_divides(problems, "strategy.context", o.context_heads(), job.model.heads / o.tensor,
+                  "the attention heads of a tensor rank, as an all-to-all needs");
+  if (job.model.heads / o.tensor % o.context_heads() == 0)
+    require_divides(problems, "strategy.context", o.context_heads(), job.model.kv_heads / o.tensor,
+                    "the key-value heads of a tensor rank, as an all-to-all needs");
 }
 
 void check_experts(std::vector<Problem>& problems, const MegatronOptions& o, const Job& job) {
@@ -114,7 +117,14 @@ std::int64_t MegatronOptions::data(const Job& job) const {
 
 workloads::ContextExchange MegatronOptions::context_exchange() const {
   if (cp_comm_type.value == "all_gather") return workloads::ContextExchange::gather;
+  if (cp_comm_type.value == "a2a+p2p") return workloads::ContextExchange::all_to_all_and_ring;
   return cp_comm_type.value == "a2a" ? workloads::ContextExchange::all_to_all : workloads::ContextExchange::ring;
+}
+
+std::int64_t MegatronOptions::context_heads() const {
+  if (context == 1) return 1;
+  if (cp_comm_type.value == "a2a") return context;
+  return cp_comm_type.value == "a2a+p2p" ? hierarchical_context_parallel_sizes.front() : 1;
 }
 
 // Megatron-Bridge's performance recipes have fused kernels (DeepEP, HybridEP) where the accelerator is a Hopper or
@@ -152,8 +162,10 @@ std::vector<sim::Key> MegatronLm::keys() {
        false, 1, most_ranks},
       {"cp_comm_type", &o.cp_comm_type,
        "how ranks that share a sequence exchange keys and values: round a ring beside attention, gathered before it, "
-       "or "
-       "all-to-all, which divides heads instead (cp-comm-type)"},
+       "all-to-all, which divides heads instead, or all-to-all among neighbours and rings through the rest "
+       "(cp-comm-type)"},
+      {"hierarchical_context_parallel_sizes", &o.hierarchical_context_parallel_sizes,
+       "with cp_comm_type a2a+p2p: ranks of an all-to-all, ranks of a ring; their product is `context`"},
       {"moe_token_dispatcher_type", &o.moe_token_dispatcher_type,
        "how tokens reach experts on other ranks (moe-token-dispatcher-type); auto: flex, fused kernels such as "
        "DeepEP's, "

@@ -19,7 +19,8 @@ struct MegatronOptions {
   std::int64_t context = 1;
   std::int64_t expert = 1;
   std::int64_t expert_tensor = 1;
-  sim::Choice cp_comm_type{"p2p", {"p2p", "all_gather", "a2a"}};
+  sim::Choice cp_comm_type{"p2p", {"p2p", "all_gather", "a2a", "a2a+p2p"}};
+  std::vector<std::int64_t> hierarchical_context_parallel_sizes;  // of all-to-alls, of rings
   sim::Choice schedule{"1f1b", {"gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "dualpipe"}};
   std::optional<std::int64_t> virtual_pipeline;
   std::vector<std::int64_t> stage_layers;
@@ -41,6 +42,11 @@ struct MegatronOptions {
   // Ranks that have the same experts: parallel folding gives experts an order of their own over the same ranks.
   std::int64_t expert_data(const Job& job) const { return job.cluster.devices() / (expert_tensor * expert * pipeline); }
   workloads::ContextExchange context_exchange() const;
+  // Ranks of a ring; the others are those of a collective.
+  std::int64_t context_ring() const {
+    return context_exchange() == workloads::ContextExchange::gather ? 1 : context / context_heads();
+  }
+  std::int64_t context_heads() const;  // ranks that heads are divided over for the time of the attention
   workloads::TokenDispatcher dispatcher(const Job& job) const;
   // Several model chunks per stage are only known to the interleaved schedule; naming them chooses it, as in Megatron.
   std::int64_t chunks() const;

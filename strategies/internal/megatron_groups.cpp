@@ -10,8 +10,8 @@ using sim::Bytes;
 using sim::CollectiveKind;
 using sim::Purpose;
 
-// `sizes` of the dimensions; the data-parallel one is cut in two: ranks of an instance of the distributed optimizer,
-// which are neighbours, and the instances ("instances").
+// `sizes` of the dimensions; two are cut in two, neighbours first: data-parallel ranks into those of an instance of the
+// distributed optimizer and the instances, context-parallel ones into those of a collective and those of a ring.
 MegatronPlanner::NamedGrid MegatronPlanner::grid_of(const std::vector<std::string>& order,
                                                     std::map<std::string, std::int64_t> sizes, std::int64_t instances) {
   std::vector<std::int64_t> lengths;
@@ -23,6 +23,7 @@ MegatronPlanner::NamedGrid MegatronPlanner::grid_of(const std::vector<std::strin
   for (const std::string& name : order) {
     add(name, name == "dp" ? sizes[name] / instances : sizes[name]);
     if (name == "dp") add("instances", instances);
+    if (name == "cp") add("ring", sizes["ring"]);
   }
   return {RankGrid(lengths), axis};
 }
@@ -53,7 +54,8 @@ void MegatronPlanner::make_calls() {
         .loss = Bytes{micro_batch_ * job_.training.sequence / options_.context * 4}};
   }
   if (options_.context > 1)
-    with_.context = context_communication(builder_, options_.context_exchange(), options_.context);
+    with_.context =
+        context_communication(builder_, options_.context_exchange(), options_.context / options_.context_ring());
   if (job_.model.experts && options_.expert * options_.expert_tensor > 1) {
     const NamedGrid experts = expert_grid();
     with_.expert = expert_communication(builder_,
@@ -92,10 +94,14 @@ void MegatronPlanner::make_gradient_groups() {
 }
 
 MegatronPlanner::NamedGrid MegatronPlanner::dense_grid() const {
-  return grid_of(
-      *parse_rank_order(options_.order),
-      {{"tp", options_.tensor}, {"cp", options_.context}, {"ep", 1}, {"dp", data_}, {"pp", options_.pipeline}},
-      options_.num_distributed_optimizer_instances);
+  return grid_of(*parse_rank_order(options_.order),
+                 {{"tp", options_.tensor},
+                  {"cp", options_.context / options_.context_ring()},
+                  {"ring", options_.context_ring()},
+                  {"ep", 1},
+                  {"dp", data_},
+                  {"pp", options_.pipeline}},
+                 options_.num_distributed_optimizer_instances);
 }
 
 // Experts have an order of their own over the same ranks.
@@ -103,6 +109,7 @@ MegatronPlanner::NamedGrid MegatronPlanner::expert_grid() const {
   return grid_of(*parse_rank_order(options_.order),
                  {{"tp", options_.expert_tensor},
                   {"cp", 1},
+                  {"ring", 1},
                   {"ep", options_.expert},
                   {"dp", options_.expert_data(job_)},
                   {"pp", options_.pipeline}},
@@ -112,7 +119,7 @@ MegatronPlanner::NamedGrid MegatronPlanner::expert_grid() const {
 void MegatronPlanner::wire_gradients(sim::CommunicatorTable& table) const {
   for (const GradientGroup& group : gradient_groups_) {
     const NamedGrid named = group.experts ? expert_grid() : dense_grid();
-    add_groups(table, named.grid, {named.axis.at("dp"), named.axis.at("cp")}, group.slot);
+    add_groups(table, named.grid, {named.axis.at("dp"), named.axis.at("cp"), named.axis.at("ring")}, group.slot);
     if (options_.num_distributed_optimizer_instances > 1)
       add_groups(table, named.grid, {named.axis.at("instances")}, group.instances);
   }
@@ -133,7 +140,8 @@ void MegatronPlanner::wire_ranks() {
   offload_.connect(plan, grid.ranks());
   add_groups(plan.communicators, grid, {named.axis.at("tp")}, tensor_slot_);
   wire_gradients(plan.communicators);
-  if (with_.context) connect_context(plan.communicators, grid, named.axis.at("cp"), *with_.context);
+  if (with_.context)
+    connect_context(plan.communicators, grid, named.axis.at("cp"), named.axis.at("ring"), *with_.context);
   if (with_.expert) {
     const NamedGrid experts = expert_grid();
     connect_experts(plan.communicators, job_.cluster, experts.grid, experts.axis.at("ep"), experts.axis.at("tp"),
@@ -142,7 +150,7 @@ void MegatronPlanner::wire_ranks() {
   // With a distributed optimizer, or experts, every data-parallel rank knows only its part of the gradient.
   std::vector<std::size_t> norm_axes{named.axis.at("tp"), stages};
   if (norm_is_of_all())
-    for (const char* axis : {"cp", "dp", "instances"}) norm_axes.push_back(named.axis.at(axis));
+    for (const char* axis : {"cp", "ring", "dp", "instances"}) norm_axes.push_back(named.axis.at(axis));
   add_groups(plan.communicators, grid, norm_axes, model_slot_);
   if (options_.pipeline == 1) return;
   for (std::size_t i = 0; i < ranks; ++i) {

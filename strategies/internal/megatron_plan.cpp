@@ -57,6 +57,7 @@ workloads::Shard MegatronPlanner::shard() const {
           .sequence_parallel = sequence_parallel(),
           .context = options_.context,
           .context_exchange = options_.context_exchange(),
+          .context_heads = options_.context_heads(),
           .expert = options_.expert,
           .expert_tensor = options_.expert_tensor,
           .dispatcher = options_.dispatcher(job_)};

@@ -16,6 +16,10 @@ double places_reached(std::int64_t places, std::int64_t top_k) {
   return n * (1 - std::pow(1 - 1 / n, static_cast<double>(top_k)));
 }
 
+bool goes_round(ContextExchange exchange) {
+  return exchange == ContextExchange::ring || exchange == ContextExchange::all_to_all_and_ring;
+}
+
 // Ranks that differ from `first` only on the axis.
 std::vector<sim::RankId> along(const RankGrid& grid, std::size_t axis, sim::RankId first) {
   std::vector<sim::RankId> ranks;
@@ -48,23 +52,29 @@ void add_group(sim::CommunicatorTable& table, const std::vector<sim::RankId>& ra
 
 ContextCommunication context_communication(PlanBuilder& builder, ContextExchange exchange, std::int64_t ranks) {
   ContextCommunication context{.exchange = exchange, .ranks = ranks};
-  if (exchange == ContextExchange::ring) {
+  if (goes_round(exchange)) {
     context.send = builder.stream("context send");
     context.receive = builder.stream("context receive");
     context.next = builder.slot("next in context ring");
     context.previous = builder.slot("previous in context ring");
   } else {
     context.send = builder.stream("context parallel");
-    context.group = builder.slot("context");
   }
+  if (exchange != ContextExchange::ring) context.group = builder.slot("context");
   return context;
 }
 
 void connect_context(sim::CommunicatorTable& table, const RankGrid& grid, std::size_t axis,
                      const ContextCommunication& context) {
-  if (context.exchange != ContextExchange::ring) return add_groups(table, grid, {axis}, context.group);
-  for_each_group(grid, axis, [&](const std::vector<sim::RankId>& ranks) {
-    for (std::size_t i = 0; i < ranks.size(); ++i)
+  connect_context(table, grid, axis, axis, context);
+}
+
+void connect_context(sim::CommunicatorTable& table, const RankGrid& grid, std::size_t group_axis, std::size_t ring_axis,
+                     const ContextCommunication& context) {
+  if (context.exchange != ContextExchange::ring) add_groups(table, grid, {group_axis}, context.group);
+  if (!goes_round(context.exchange)) return;
+  for_each_group(grid, ring_axis, [&](const std::vector<sim::RankId>& ranks) {
+    for (std::size_t i = 0; ranks.size() > 1 && i < ranks.size(); ++i)
       table.add({ranks[i], ranks[(i + 1) % ranks.size()]}, {context.next, context.previous});
   });
 }

@@ -14,7 +14,11 @@ namespace trainyard::strategies {
 // Of `ranks` that share every sequence.
 ContextCommunication context_communication(PlanBuilder& builder, workloads::ContextExchange exchange,
                                            std::int64_t ranks);
-// The ring, or the group, of every set of ranks that differ only on `axis`.
+// The groups of ranks that differ only on `group_axis`, and the rings of those that differ only on `ring_axis`, as far
+// as the exchange has them; `ranks` of a ContextCommunication are those of its collectives.
+void connect_context(sim::CommunicatorTable& table, const RankGrid& grid, std::size_t group_axis, std::size_t ring_axis,
+                     const ContextCommunication& context);
+// Of one kind of exchange on one axis.
 void connect_context(sim::CommunicatorTable& table, const RankGrid& grid, std::size_t axis,
                      const ContextCommunication& context);
 

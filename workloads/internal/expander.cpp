@@ -230,8 +230,8 @@ void Expander::expand(const Operation& operation, const RotaryWork& work) {
 
 // What one kernel computes: everything on this device, or, where keys go round a ring, the part of one step.
 AttentionShape Expander::attention_shape(const AttentionWork& work) const {
-  const bool divides_heads = shard_.context_exchange == ContextExchange::all_to_all;
-  const std::int64_t head_ranks = shard_.tensor * (divides_heads ? shard_.context : 1);
+  const std::int64_t head_ranks = shard_.tensor * context_heads();
+  const std::int64_t token_ranks = shard_.context / context_heads();
   const std::int64_t keys = work.key_tokens > 0 ? work.key_tokens : block_.tokens;
   // Of a causal sequence without window or documents that has as many pairs per query: the sequence itself if it is
   // one.
@@ -239,20 +239,17 @@ AttentionShape Expander::attention_shape(const AttentionWork& work) const {
   const bool masked = work.causal && work.key_tokens == 0;
   auto span = static_cast<std::int64_t>(std::llround((masked ? 2 : 1) * pairs / static_cast<double>(block_.tokens)));
   AttentionShape shape{.batch = shard_.micro_batch,
-                       .queries = block_.tokens,
+                       .queries = block_.tokens / token_ranks,
                        .keys = keys,
                        .heads = work.heads / head_ranks,
                        .kv_heads = std::max<std::int64_t>(1, work.kv_heads / head_ranks),
                        .qk_dim = work.qk_dim,
                        .v_dim = work.v_dim};
-  if (shard_.context > 1 && !divides_heads) {
-    shape.queries = own_tokens();
-    pairs /= static_cast<double>(shard_.context);
-    if (shard_.context_exchange == ContextExchange::ring) {
-      shape.keys = keys / shard_.context;
-      pairs /= static_cast<double>(shard_.context);
-      span = std::max<std::int64_t>(1, span / shard_.context);
-    }
+  pairs /= static_cast<double>(token_ranks);
+  if (goes_round()) {
+    shape.keys = keys / token_ranks;
+    pairs /= static_cast<double>(token_ranks);
+    span = std::max<std::int64_t>(1, span / token_ranks);
   }
   shape.span = span;
   shape.pairs = pairs;
@@ -285,7 +282,7 @@ void Expander::expand(const Operation& operation, const AttentionWork& work) {
   op.keys = bytes(key_tokens * kv_heads * work.qk_dim);
   op.values = bytes(key_tokens * kv_heads * work.v_dim);
   op.attended = op.output = bytes(tokens() * heads * work.v_dim);
-  if (shard_.context > 1 && shard_.context_exchange == ContextExchange::ring) op.ring_steps = shard_.context;
+  if (goes_round()) op.ring_steps = shard_.context / context_heads();
   // Queries, keys and values stay for backward in either form; of those that were gathered, all.
   const bool gathered = shard_.context > 1 && shard_.context_exchange == ContextExchange::gather;
   const Bytes inputs = op.queries + (op.keys + op.values) * (gathered ? shard_.context : 1);

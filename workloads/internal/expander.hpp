@@ -64,6 +64,15 @@ class Expander {
   std::int64_t element() const { return activation_bytes(training_.precision); }
   std::int64_t own_tokens() const { return block_.tokens / shard_.context; }  // of a sample
   std::int64_t tokens() const { return shard_.micro_batch * own_tokens(); }
+  // Ranks that divide heads instead of tokens for the time of the attention.
+  std::int64_t context_heads() const {
+    return shard_.context_exchange == ContextExchange::all_to_all ? shard_.context : shard_.context_heads;
+  }
+  // Keys and values go round a ring of ranks.
+  bool goes_round() const {
+    return shard_.context_exchange == ContextExchange::ring ||
+           shard_.context_exchange == ContextExchange::all_to_all_and_ring;
+  }
   std::int64_t replicated() const { return shard_.sequence_parallel ? tokens() / shard_.tensor : tokens(); }
   std::int64_t divided(const LinearWork::Part& part) const { return std::max(part.least, part.width / shard_.tensor); }
   sim::Bytes bytes(std::int64_t elements) const { return sim::Bytes{elements} * element(); }

@@ -63,6 +63,14 @@ TEST_F(SharedSequences, ExchangeHeadsFourTimesEachWay) {
   expect_bytes(exchanged.wire_bytes, 16 * layers * 2 * 3.0 / 4 * (2 * queries + keys_values) / 4);
 }
 
+TEST_F(SharedSequences, ExchangeHeadsAmongNeighboursAndGoRoundRingsOfTheRest) {
+  const Result result =
+      with(8, {"strategy.cp_comm_type=a2a+p2p", "strategy.hierarchical_context_parallel_sizes=[2, 4]"});
+  expect_bytes(wire(result, Purpose::context, CollectiveKind::all_to_all),
+               16 * layers * 2 * 1.0 / 2 * (2 * queries + keys_values) / 8);
+  expect_bytes(wire(result, Purpose::context, CollectiveKind::send), 16 * layers * 3 * 3 * keys_values / 8);
+}
+
 TEST_F(SharedSequences, ReduceGradientsOverDataAndContextRanks) {
   const Result alone = simulated({"cluster.devices=8"});
   const Result shared = simulated({"cluster.devices=8", "strategy.context=4"});
@@ -73,8 +81,9 @@ TEST_F(SharedSequences, ReduceGradientsOverDataAndContextRanks) {
 
 TEST_F(SharedSequences, TakeAsManyFlopAsOneRankWouldEach) {
   const Result one = with(1);
-  for (const char* kind : {"p2p", "all_gather", "a2a"}) {
-    const Result four = with(4, {std::string("strategy.cp_comm_type=") + kind});
+  for (const char* kind : {"p2p", "all_gather", "a2a", "a2a+p2p"}) {
+    const Result four =
+        with(4, {std::string("strategy.cp_comm_type=") + kind, "strategy.hierarchical_context_parallel_sizes=[2, 2]"});
     EXPECT_NEAR(four.model_tflops_per_device * four.step_time_s * 4, one.model_tflops_per_device * one.step_time_s,
                 1e-3 * one.model_tflops_per_device * one.step_time_s)
         << kind;
