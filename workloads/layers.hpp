@@ -77,9 +77,10 @@ KernelStyle eager_style(const Model&);  // PyTorch operator by operator
 struct Shard {
   std::int64_t micro_batch = 1;  // samples
   std::int64_t tensor = 1;
-  bool sequence_parallel = false;  // replicated operators work on 1/tensor of the tokens
-  std::int64_t table_ranks = 1;    // over which embedding tables are divided
-  std::int64_t context = 1;        // ranks that share a sequence: each has 1/context of its tokens
+  bool sequence_parallel = false;      // replicated operators work on 1/tensor of the tokens
+  bool keeps_gathered_inputs = false;  // column linears keep the tokens of all, not only their rank's
+  std::int64_t table_ranks = 1;        // over which embedding tables are divided
+  std::int64_t context = 1;            // ranks that share a sequence: each has 1/context of its tokens
   ContextExchange context_exchange = ContextExchange::ring;
   std::int64_t context_heads = 1;  // with all_to_all_and_ring: of these ranks, those that heads are divided over
   std::int64_t expert = 1;         // ranks that share the experts: each has 1/expert of them

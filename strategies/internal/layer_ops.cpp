@@ -4,6 +4,8 @@
 #include <initializer_list>
 #include <span>
 
+#include "strategies/internal/chunked_products.hpp"
+
 namespace trainyard::strategies {
 namespace {
 
@@ -18,6 +20,36 @@ sim::CallId tensor_call(BlockWriter& block, const TensorCommunication& tensor, C
 
 void blocking(BlockWriter& block, const TensorCommunication& tensor, CollectiveKind kind, sim::Bytes bytes) {
   block.blocking(tensor.stream, tensor_call(block, tensor, kind, bytes));
+}
+
+// Of 16-bit values.
+sim::Bytes gathered_bytes(const TensorCommunication& tensor, sim::Bytes divided) {
+  return tensor.gathers_in_8_bits ? sim::Bytes{divided.count / 2} : divided;
+}
+
+// `divided` from every rank, for `kernels`.
+void gather_for(BlockWriter& block, const TensorCommunication& tensor, sim::Bytes divided,
+                const std::vector<sim::Kernel>& kernels) {
+  const sim::Bytes bytes = gathered_bytes(tensor, divided);
+  if (tensor.pieces > 1)
+    return write_gathered_product(block, {tensor.stream, tensor.slot, CollectiveKind::all_gather, bytes, tensor.pieces},
+                                  kernels);
+  blocking(block, tensor, CollectiveKind::all_gather, bytes);
+  block.compute(kernels);
+}
+
+// The results of `kernels` summed up: a part of them for every rank, or all for each.
+void reduce_from(BlockWriter& block, const TensorCommunication& tensor, sim::Bytes divided,
+                 const std::vector<sim::Kernel>& kernels) {
+  const CollectiveKind kind = tensor.sequence_parallel ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce;
+  if (tensor.pieces > 1)
+    return write_reduced_product(block, {tensor.stream, tensor.slot, kind, divided, tensor.pieces}, kernels);
+  block.compute(kernels);
+  blocking(block, tensor, kind, divided);
+}
+
+bool gathers_input(const Operator& op, const LayerCommunication& with) {
+  return with.tensor && with.tensor->sequence_parallel && op.role == Role::column_linear && !op.shares_input;
 }
 
 void exchange(BlockWriter& block, const LayerCommunication& with, sim::Bytes bytes) {
@@ -136,14 +168,25 @@ void write_operator(BlockWriter& block, const Operator& op, const std::vector<si
     return write_tokens(block, op, kernels, with, op.role == Role::dispatch,
                         with.host_reads_loads && op.role == Role::dispatch);
   if (with.context && op.role == Role::attention) return write_attention(block, op, kernels, *with.context, false);
-  if (tensor && tensor->sequence_parallel && op.role == Role::column_linear && !op.shares_input)
-    blocking(block, *tensor, CollectiveKind::all_gather, op.divided);
+  if (gathers_input(op, with)) return gather_for(block, *tensor, op.divided, kernels);
+  if (tensor && op.role == Role::row_linear) return reduce_from(block, *tensor, op.divided, kernels);
   if (with.exchange && op.awaits_exchange) block.wait_for(sim::set_of(with.exchange->stream));
   block.compute(kernels);
   if (with.exchange && op.role == Role::exchange) exchange(block, with, op.exchanged);
-  if (tensor && op.role == Role::row_linear)
-    blocking(block, *tensor, tensor->sequence_parallel ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce,
-             op.divided);
+}
+
+// Kernels of operator `first` and of those behind it that read what it has gathered, if it runs in pieces with them;
+// `next` becomes the first operator that is not among them.
+std::vector<sim::Kernel> kernels_of_gather(const Layer& layer, std::size_t first, const LayerCommunication& with,
+                                           std::size_t& next) {
+  std::vector<sim::Kernel> kernels = layer.operators[first].forward;
+  next = first + 1;
+  if (!gathers_input(layer.operators[first], with) || with.tensor->pieces == 1) return kernels;
+  for (; next < layer.operators.size() && layer.operators[next].shares_input; ++next) {
+    const std::vector<sim::Kernel>& more = layer.operators[next].forward;
+    kernels.insert(kernels.end(), more.begin(), more.end());
+  }
+  return kernels;
 }
 
 // The gradients of what an operator read, with what ranks exchange around them; false: it has no exchange of its own.
@@ -162,6 +205,16 @@ bool write_exchanged_gradient(BlockWriter& block, const Operator& op, const Laye
 void write_column_backward(BlockWriter& block, const Operator& op, const TensorCommunication& tensor) {
   const sim::StreamSet stream = sim::set_of(tensor.stream);
   const bool gathered = tensor.sequence_parallel;
+  if (gathered && !tensor.gathers_inputs_again) {
+    if (tensor.pieces > 1) {
+      reduce_from(block, tensor, op.divided, op.input_gradient);
+      block.compute(op.weight_gradient);
+    } else {
+      block.compute(op.input_gradient).compute(op.weight_gradient);
+      blocking(block, tensor, CollectiveKind::reduce_scatter, op.divided);
+    }
+    return;
+  }
   if (gathered) block.communicate(tensor.stream, tensor_call(block, tensor, CollectiveKind::all_gather, op.divided));
   block.compute(op.input_gradient);
   if (gathered) block.wait_for(stream);
@@ -183,13 +236,28 @@ std::vector<sim::Kernel> again(std::vector<sim::Kernel> kernels) {
 }
 
 void write_forward(BlockWriter& block, const Layer& layer, const LayerCommunication& with) {
-  for (const Operator& op : layer.operators) write_operator(block, op, op.forward, with);
+  for (std::size_t i = 0; i < layer.operators.size();) {
+    const Operator& op = layer.operators[i];
+    const std::vector<sim::Kernel> kernels = kernels_of_gather(layer, i, with, i);
+    write_operator(block, op, kernels, with);
+  }
 }
 
 void write_recompute(BlockWriter& block, const Layer& layer, const workloads::Recompute& recompute,
                      bool every_second_product, const LayerCommunication& with) {
-  for (const Operator& op : layer.operators)
-    if (layer.runs_again(op, recompute, every_second_product)) write_operator(block, op, again(op.forward), with);
+  // torchtitan's selective policy keeps what reductions made, but not what gathers did (torchtitan/models/llama3/infra/
+  // parallelize.py, _save_list).
+  const bool keeps_reductions = every_second_product && recompute.kind == workloads::Recompute::Kind::selective;
+  for (const Operator& op : layer.operators) {
+    if (layer.runs_again(op, recompute, every_second_product)) {
+      if (keeps_reductions && with.tensor && op.role == Role::row_linear)
+        block.compute(again(op.forward));
+      else
+        write_operator(block, op, again(op.forward), with);
+    } else if (keeps_reductions && gathers_input(op, with)) {
+      blocking(block, *with.tensor, CollectiveKind::all_gather, gathered_bytes(*with.tensor, op.divided));
+    }
+  }
 }
 
 void write_backward(BlockWriter& block, const Layer& layer, const LayerCommunication& with,
@@ -197,13 +265,15 @@ void write_backward(BlockWriter& block, const Layer& layer, const LayerCommunica
   const auto& tensor = with.tensor;
   for (std::size_t i = layer.operators.size(); i-- > 0;) {
     const Operator& op = layer.operators[i];
-    if (tensor && tensor->sequence_parallel && op.role == Role::row_linear)
-      blocking(block, *tensor, CollectiveKind::all_gather, op.divided);
     if (with.exchange && op.role == Role::exchange) block.wait_for(sim::set_of(with.exchange->stream));
-    if (tensor && op.role == Role::column_linear && !op.shares_input)
+    if (tensor && tensor->sequence_parallel && op.role == Role::row_linear) {
+      gather_for(block, *tensor, op.divided, op.input_gradient);
+      block.compute(op.weight_gradient);
+    } else if (tensor && op.role == Role::column_linear && !op.shares_input) {
       write_column_backward(block, op, *tensor);
-    else if (!write_exchanged_gradient(block, op, with))
+    } else if (!write_exchanged_gradient(block, op, with)) {
       block.compute(op.input_gradient).compute(op.weight_gradient);
+    }
     // Its gradient goes back to the ranks that looked the rows up.
     if (with.exchange && op.awaits_exchange) exchange(block, with, op.exchanged);
     if (after) after(block, i);

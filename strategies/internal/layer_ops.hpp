@@ -10,13 +10,21 @@
 namespace trainyard::strategies {
 
 // Collectives over the tensor group, of what an operator reads or makes. Sources: NVIDIA/Megatron-LM
-// megatron/core/tensor_parallel/layers.py and mappings.py.
+// megatron/core/tensor_parallel/layers.py and mappings.py; pytorch/pytorch torch/distributed/tensor/parallel/style.py.
 struct TensorCommunication {
   sim::StreamId stream{};
   sim::SlotId slot{};
   bool sequence_parallel = false;
   bool overlaps_weight_gradients = true;  // else the gradient's all-reduce is exposed
   sim::Bytes loss{};                      // one number per token in 32 bits
+  // Sequence parallelism of Megatron-LM gathers the inputs of column-parallel linears again for their weight gradients,
+  // and hides that and the reduction of input gradients behind products. PyTorch's DTensor keeps what it has gathered,
+  // or has recomputation gather it, and hides nothing.
+  bool gathers_inputs_again = true;
+  // Forward inputs and gradients of outputs cross as 8-bit casts (PyTorch's float8 with scales of whole tensors).
+  bool gathers_in_8_bits = false;
+  // Above 1 (as many as ranks): collectives that would be exposed, cut up together with their products.
+  std::int64_t pieces = 1;
 };
 
 // Results of tables that are divided over ranks: all-to-alls that go on beside compute until they are needed.

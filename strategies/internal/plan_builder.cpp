@@ -1,5 +1,6 @@
 #include "strategies/internal/plan_builder.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace trainyard::strategies {
@@ -25,6 +26,15 @@ BlockWriter& BlockWriter::side_kernel(sim::StreamId stream, const sim::Kernel& k
 
 BlockWriter& BlockWriter::record(sim::EventRef event, const sim::Kernel& kernel) {
   block_.ops.push_back({.work = sim::Compute{builder_.kernel(kernel)}, .records = event});
+  return *this;
+}
+
+BlockWriter& BlockWriter::record(sim::EventRef event) {
+  const auto last = std::find_if(block_.ops.rbegin(), block_.ops.rend(), [](const sim::Op& op) {
+    return op.stream == sim::compute_stream && std::holds_alternative<sim::Compute>(op.work);
+  });
+  sim::ensure(last != block_.ops.rend() && !last->records, "an event marks a kernel that has none yet");
+  last->records = event;
   return *this;
 }
 
@@ -60,6 +70,11 @@ BlockWriter& BlockWriter::host_work(sim::Duration duration) {
 
 BlockWriter& BlockWriter::host_wait(sim::StreamSet streams) {
   block_.ops.push_back({.work = sim::HostWait{}, .after = streams});
+  return *this;
+}
+
+BlockWriter& BlockWriter::host_wait(sim::EventRef event) {
+  block_.ops.push_back({.work = sim::HostWait{}, .waits = {event}});
   return *this;
 }
 

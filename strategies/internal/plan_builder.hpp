@@ -22,6 +22,8 @@ class BlockWriter {
   BlockWriter& side_kernel(sim::StreamId stream, const sim::Kernel& kernel, sim::StreamSet after);
   // Marks what compute has reached so far.
   BlockWriter& record(sim::EventRef event, const sim::Kernel& kernel);
+  // The same, behind the block's last kernel of the compute stream.
+  BlockWriter& record(sim::EventRef event);
 
   // Starts when the rank's compute stream has reached this point.
   BlockWriter& communicate(sim::StreamId stream, sim::CallId call) {
@@ -39,6 +41,7 @@ class BlockWriter {
   BlockWriter& memory(sim::MemoryPurpose purpose, sim::Bytes change);
   BlockWriter& host_work(sim::Duration duration);
   BlockWriter& host_wait(sim::StreamSet streams);
+  BlockWriter& host_wait(sim::EventRef event);
 
   sim::BlockId finish();
 

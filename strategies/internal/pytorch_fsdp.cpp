@@ -2,30 +2,19 @@
 
 #include <algorithm>
 #include <charconv>
-#include <map>
+#include <numeric>
 
 #include "strategies/internal/checks.hpp"
-#include "strategies/internal/groups.hpp"
-#include "strategies/internal/host_profile.hpp"
-#include "strategies/internal/layer_ops.hpp"
-#include "strategies/internal/offload.hpp"
-#include "strategies/traffic.hpp"
-#include "workloads/layers.hpp"
 
 namespace trainyard::strategies {
 namespace {
 
-using sim::Bytes;
-using sim::CollectiveKind;
-using sim::EventRef;
-using sim::MemoryPurpose;
-using workloads::Precision;
+using Structure = workloads::Model::Structure;
+using Problems = std::vector<Problem>;
 
-// What happens to a layer's gathered parameters between forward and backward.
-struct Reshard {
-  bool frees = true;
-  std::int64_t group = 0;  // > 0: they stay sharded over groups of so many ranks
-};
+void report(Problems& problems, std::string key, std::string message) {
+  problems.push_back({.key = std::move(key), .message = std::move(message)});
+}
 
 std::optional<Reshard> parse_reshard(const std::string& text) {
   if (text == "true") return Reshard{};
@@ -37,396 +26,259 @@ std::optional<Reshard> parse_reshard(const std::string& text) {
   return Reshard{.frees = true, .group = group};
 }
 
-// Unit u has two events, "gathered" and "copied out", used in turns by even and odd units: at most two units are in
-// flight. The root unit (embedding, final norm, head) counts as unit -1.
-constexpr std::uint16_t events_in_turn = 4;
-constexpr EventRef gathered{.index = 0, .relative = true};
-constexpr EventRef copied{.index = 1, .relative = true};
-constexpr EventRef neighbour_gathered{.index = 2, .relative = true};
-constexpr EventRef neighbour_copied{.index = 3, .relative = true};
-constexpr std::uint16_t shift_of(std::int64_t unit) { return static_cast<std::uint16_t>(2 * ((unit + 2) % 2)); }
+bool is_hybrid(const std::string& sharding) { return sharding == "HYBRID_SHARD" || sharding == "_HYBRID_SHARD_ZERO2"; }
 
-class Planner {
- public:
-  Planner(const PytorchFsdp::Options& options, const Job& job)
-      : job_(job),
-        ranks_(job.cluster.devices()),
-        shards_(options.shard.value_or(ranks_)),
-        reshard_(*parse_reshard(options.reshard_after_forward)),
-        micro_batch_(job.training.micro_batch.value_or(job.training.global_batch / ranks_)),
-        micro_batches_(job.training.global_batch / (ranks_ * micro_batch_)),
-        host_(host_profile(job.training.backend, eager_host())),
-        costs_(job.accelerator, job.cluster.devices()),
-        gather_bytes_(workloads::activation_bytes(job.training.precision)),
-        reduce_bytes_(workloads::element_bytes(
-            gradient_precision(job.training, gather_bytes_ == 2 ? Precision::bf16 : Precision::fp32))),
-        architecture_(workloads::describe(job.model, job.training.sequence, 0, job.training.documents)),
-        state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32,
-                                      workloads::factored_moments(architecture_))),
-        offload_(builder_, job.training, host_.forward, true) {
-    if (reshard_.group == shards_) reshard_.group = 0;  // resharding over all is what `true` does
-  }
-
-  PlannedStep plan();
-
- private:
-  bool gathers() const { return shards_ > 1; }
-  bool gathers_again() const { return gathers() && reshard_.frees; }
-  sim::SlotId again_slot() const { return reshard_.group > 0 ? reshard_slot_ : shard_slot_; }
-  // What is gathered, sharded and reduced at once: a layer, or the root (embedding, final norm, head).
-  struct Unit {
-    std::int64_t trained = 0;
-    Bytes frozen{};
+// Which words belong to which version of FSDP.
+void check_version(Problems& problems, const FsdpOptions& o, const Job& job) {
+  const FsdpOptions usual;
+  const auto only = [&](bool changed, const std::string& name, const std::string& instead) {
+    if (changed) report(problems, "strategy." + name, instead);
   };
-  static Unit unit_of(const workloads::Layer& layer) { return {.trained = layer.trained, .frozen = layer.frozen}; }
-  Unit root() const {
-    return {.trained = model_.embedding.trained + model_.head.trained,
-            .frozen = model_.embedding.frozen + model_.head.frozen};
+  const std::string& sharding = o.sharding_strategy.value;
+  if (!o.first_version()) {
+    const std::string second = "belongs to FSDP1; use fsdp_version: 1, or ";
+    only(sharding != usual.sharding_strategy.value, "sharding_strategy", second + "reshard_after_forward and shard");
+    only(o.backward_prefetch.value != usual.backward_prefetch.value, "backward_prefetch",
+         second + "modules_to_backward_prefetch");
+    only(o.forward_prefetch, "forward_prefetch", second + "modules_to_forward_prefetch");
+    only(!o.limit_all_gathers, "limit_all_gathers", second + "leave it out: FSDP2 has no rate limiter");
+    return;
   }
-  std::int64_t trained_parameters() const { return root().trained + model_.trained(0, model_.layers()); }
-  Bytes gathered_bytes(const Unit& unit) const { return Bytes{unit.trained * gather_bytes_} + unit.frozen; }
-  // Of the layer with the most.
-  Bytes largest_gathered() const {
-    Bytes largest{};
-    for (const workloads::Layer& layer : model_.kinds) largest = std::max(largest, gathered_bytes(unit_of(layer)));
-    return largest;
+  const std::string first = "belongs to FSDP2; use fsdp_version: 2, or ";
+  only(o.reshard_after_forward != usual.reshard_after_forward, "reshard_after_forward",
+       first + "sharding_strategy: FULL_SHARD or SHARD_GRAD_OP");
+  only(o.modules_to_forward_prefetch != usual.modules_to_forward_prefetch, "modules_to_forward_prefetch",
+       first + "forward_prefetch");
+  only(o.modules_to_backward_prefetch != usual.modules_to_backward_prefetch, "modules_to_backward_prefetch",
+       first + "backward_prefetch");
+  only(o.enable_fsdp_float8_all_gather, "enable_fsdp_float8_all_gather", first + "leave it out");
+  if (o.shard && *o.shard != o.ranks(job) && !is_hybrid(sharding) && !(sharding == "NO_SHARD" && *o.shard == 1))
+    report(problems, "strategy.shard",
+           sharding + " has one shard group of all " + std::to_string(o.ranks(job)) +
+               " ranks, or none; use sharding_strategy: HYBRID_SHARD");
+}
+
+void check_sharding(Problems& problems, const FsdpOptions& o, const Job& job) {
+  const std::int64_t ranks = o.ranks(job);
+  const std::int64_t shards = o.shards(job);
+  require_divides(problems, "strategy.shard", shards, ranks,
+                  o.tensor * o.pipeline > 1 ? "the devices of a tensor rank and stage" : "the devices");
+  if (ranks % shards == 0)
+    require_divides(problems, "strategy.shard", o.context, shards,
+                    "the ranks of a shard group, which those that share a sequence (strategy.context) are part of");
+  const auto reshard = o.reshard();
+  if (!reshard)
+    report(problems, "strategy.reshard_after_forward",
+           "expected default, true, false or a number of ranks, got '" + o.reshard_after_forward + "'");
+  else if (reshard->group > 0)
+    require_divides(problems, "strategy.reshard_after_forward", reshard->group, shards, "the ranks of a shard group");
+  if (reshard && reshard->group > 0 && (o.pipeline > 1 || o.expert > 1))
+    report(problems, "strategy.reshard_after_forward",
+           "with a pipeline or shared experts parameters go back to their shards or stay; use true or false");
+  if (o.enable_fsdp_float8_all_gather && job.training.precision != workloads::Precision::fp8)
+    report(problems, "strategy.enable_fsdp_float8_all_gather", "needs training.precision: fp8");
+}
+
+void check_tensor(Problems& problems, const FsdpOptions& o, const Job& job) {
+  if (o.tensor == 1) return;
+  const workloads::Model& model = job.model;
+  if (!model.has_tokens() || model.structure == Structure::encoder_decoder)
+    return report(problems, "strategy.tensor",
+                  "tensor parallelism divides the tokens of one stack of layers; " + model.name + " has none: use 1");
+  require_divides(problems, "strategy.tensor", o.tensor, model.heads, "the attention heads");
+  if (model.heads % o.tensor == 0)
+    require_divides(problems, "strategy.tensor", o.tensor, model.kv_heads, "the key-value heads");
+  require_divides(problems, "strategy.tensor", o.tensor,
+                  model.experts ? model.experts->dense_ffn_hidden : model.ffn_hidden, "the feed-forward width");
+  if (model.experts)
+    require_divides(problems, "strategy.tensor", o.tensor, model.experts->shared_hidden,
+                    "the width of the shared experts");
+  if (job.training.sequence % o.context == 0)
+    require_divides(problems, "strategy.tensor", o.tensor, job.training.sequence / o.context,
+                    o.context > 1 ? "the tokens of a rank" : "the sequence");
+}
+
+void check_context(Problems& problems, const FsdpOptions& o, const Job& job) {
+  if (o.context == 1) return;
+  if (!job.model.has_tokens() || job.model.structure == Structure::encoder_decoder)
+    return report(problems, "strategy.context",
+                  "ranks share the sequence of one stack of layers; " + job.model.name + " has none: use 1");
+  if (job.training.attention == workloads::AttentionKernel::unfused)
+    report(problems, "training.attention",
+           "sequences that ranks share need a flash kernel; use 'flash', or strategy.context 1");
+  require_divides(problems, "strategy.context", 2 * o.context, job.training.sequence,
+                  "the sequence, of which every rank has two chunks");
+}
+
+void check_experts(Problems& problems, const FsdpOptions& o, const Job& job) {
+  if (!job.model.experts) {
+    if (o.expert > 1) report(problems, "strategy.expert", job.model.name + " has no experts; use 1");
+    if (o.expert_tensor > 1) report(problems, "strategy.expert_tensor", job.model.name + " has no experts; use 1");
+    return;
   }
-  sim::Kernel kernel(const std::string& name, std::int64_t bytes) const {
-    return costs_.memory_bound(name, Bytes{bytes});
+  require_divides(problems, "strategy.expert", o.expert, job.model.experts->count, "the experts");
+  require_divides(problems, "strategy.expert_tensor", o.expert_tensor, job.model.ffn_hidden, "the width of an expert");
+  require_divides(problems, "strategy.expert", o.expert * o.expert_tensor, o.shards(job) * o.tensor,
+                  "the ranks of a shard group x tensor, which experts are dealt out to");
+}
+
+void check_pipeline(Problems& problems, const FsdpOptions& o, const Job& job) {
+  const std::int64_t layers = job.model.total_layers();
+  if (o.pipeline > 1 && job.model.structure == Structure::encoder_decoder)
+    report(problems, "strategy.pipeline", "a pipeline of encoder and decoder is not supported; use 1");
+  if (o.virtual_pipeline.value_or(1) > 1 && o.pipeline == 1)
+    report(problems, "strategy.virtual_pipeline", "several chunks per stage need a pipeline of more than one stage");
+  if (o.virtual_pipeline.value_or(1) > 1 && o.schedule.value == "gpipe")
+    report(problems, "strategy.virtual_pipeline", "gpipe has one chunk per stage; use schedule 'interleaved'");
+  const std::int64_t positions = o.pipeline * o.chunks();
+  if (!o.stage_layers.empty()) {
+    const std::int64_t sum = std::accumulate(o.stage_layers.begin(), o.stage_layers.end(), std::int64_t{0});
+    if (static_cast<std::int64_t>(o.stage_layers.size()) != positions || sum != layers)
+      report(problems, "strategy.stage_layers",
+             "expected " + std::to_string(positions) + " numbers that add up to " + std::to_string(layers) +
+                 " layers, got " + std::to_string(o.stage_layers.size()) + " that add up to " + std::to_string(sum));
+  } else if (layers < positions) {
+    report(problems, "strategy.pipeline",
+           "pipeline x virtual_pipeline = " + std::to_string(positions) + " is more than the " +
+               std::to_string(layers) + " layers");
   }
-
-  void make_streams();
-  void write_gather(BlockWriter& block, const Unit& unit, sim::SlotId slot, sim::StreamSet after,
-                    std::vector<EventRef> waits, EventRef records);
-  void write_arrival(BlockWriter& block, const Unit& unit);
-  void write_reduce(BlockWriter& block, const Unit& unit);
-  sim::BlockId root_forward();
-  sim::BlockId layer_forward(const workloads::Layer& layer);
-  sim::BlockId head_forward();
-  sim::BlockId head_backward();
-  sim::BlockId layer_backward(const workloads::Layer& layer, const workloads::Layer* next);
-  sim::BlockId root_backward();
-  sim::BlockId step_end();
-  void write_program();
-  void wire_ranks();
-
-  const Job& job_;
-  std::int64_t ranks_;
-  std::int64_t shards_;
-  Reshard reshard_;
-  std::int64_t micro_batch_;
-  std::int64_t micro_batches_;
-  HostProfile host_;
-  workloads::KernelCosts costs_;
-  std::int64_t gather_bytes_;  // per element
-  std::int64_t reduce_bytes_;
-  workloads::Architecture architecture_;
-  workloads::StateBytes state_;
-
-  PlanBuilder builder_;
-  ActivationOffload offload_;
-  workloads::Expansion model_;
-  sim::StreamId copy_in_{}, all_gather_{}, reduce_scatter_{}, all_reduce_{};
-  sim::SlotId shard_slot_{}, replicate_slot_{}, reshard_slot_{};
-};
-
-void Planner::make_streams() {
-  copy_in_ = builder_.stream("all-gather copy-in");
-  all_gather_ = builder_.stream("all-gather");
-  reduce_scatter_ = builder_.stream("reduce-scatter");
-  all_reduce_ = builder_.stream("all-reduce");
-  shard_slot_ = builder_.slot("shard");
-  replicate_slot_ = builder_.slot("replicate");
-  reshard_slot_ = builder_.slot("reshard");
-  builder_.relative_events(events_in_turn);
-}
-
-// The shard is cast into the gather's input, then gathered.
-void Planner::write_gather(BlockWriter& block, const Unit& unit, sim::SlotId slot, sim::StreamSet after,
-                           std::vector<EventRef> waits, EventRef records) {
-  const Bytes gathered_unit = gathered_bytes(unit);
-  block.memory(MemoryPurpose::buffers, gathered_unit);
-  const sim::CallId call = builder_.call(slot, CollectiveKind::all_gather, gathered_unit, sim::Purpose::data);
-  // Trained parameters are read in 32 bits, frozen ones as they are kept.
-  const std::int64_t read = unit.trained / shards_ * 4 + unit.frozen.count / shards_;
-  block.side_kernel(
-      copy_in_, kernel("copy in", read + unit.trained / shards_ * gather_bytes_ + unit.frozen.count / shards_), after);
-  block.communicate(all_gather_, call, sim::set_of(copy_in_), std::move(waits), records);
-}
-
-// Compute waits for the gather and copies its output into the parameter tensors.
-void Planner::write_arrival(BlockWriter& block, const Unit& unit) {
-  block.wait_for(gathered);
-  block.record(copied, kernel("copy out", 2 * gathered_bytes(unit).count));
-}
-
-// Compute first waits for the reduction of the unit before: at most one is in flight.
-void Planner::write_reduce(BlockWriter& block, const Unit& unit) {
-  if ((!gathers() && ranks_ == 1) || unit.trained == 0) return;
-  if (gathers()) {
-    block.wait_for(sim::set_of(reduce_scatter_));
-    const sim::Kernel pack = kernel("pack gradients", unit.trained * (gather_bytes_ + reduce_bytes_));
-    block.compute({&pack, 1});
-    block.communicate(reduce_scatter_, builder_.call(shard_slot_, CollectiveKind::reduce_scatter,
-                                                     Bytes{unit.trained * reduce_bytes_}, sim::Purpose::data));
-  }
-  if (ranks_ > shards_)
-    block.communicate(all_reduce_,
-                      builder_.call(replicate_slot_, CollectiveKind::all_reduce,
-                                    Bytes{unit.trained * reduce_bytes_ / shards_}, sim::Purpose::data),
-                      static_cast<sim::StreamSet>(sim::set_of(sim::compute_stream) | sim::set_of(reduce_scatter_)), {},
-                      std::nullopt);
-}
-
-sim::BlockId Planner::root_forward() {
-  BlockWriter block = builder_.block("forward embedding", host_.forward);
-  if (gathers()) {
-    write_gather(block, root(), shard_slot_, sim::set_of(sim::compute_stream), {}, gathered);
-    write_arrival(block, root());
-    // While a layer computes with its parameters, those of the next arrive: forward holds two gathered layers.
-    block.memory(MemoryPurpose::buffers, largest_gathered());
-  }
-  block.memory(MemoryPurpose::activations, model_.embedding.saved_bytes({}, true));
-  write_forward(block, model_.embedding);
-  return block.finish();
-}
-
-// The next gather is issued as soon as the host reaches the next unit, and runs beside this unit's compute.
-sim::BlockId Planner::layer_forward(const workloads::Layer& layer) {
-  BlockWriter block = builder_.block("forward " + layer.name, host_.forward);
-  const Unit unit = unit_of(layer);
-  const Bytes size = gathered_bytes(unit);
-  if (gathers()) {
-    write_gather(block, unit, shard_slot_, 0, {neighbour_copied}, gathered);
-    write_arrival(block, unit);
-  }
-  block.memory(MemoryPurpose::activations, layer.saved_bytes(job_.training.recompute, true));
-  write_forward(block, layer);
-  if (gathers_again()) {
-    block.memory(MemoryPurpose::buffers, -size);
-    if (reshard_.group > 0) block.memory(MemoryPurpose::buffers, Bytes{size.count / reshard_.group});
-  }
-  return block.finish();
-}
-
-sim::BlockId Planner::head_forward() {
-  BlockWriter block = builder_.block("forward head", host_.forward);
-  if (gathers()) block.memory(MemoryPurpose::buffers, -largest_gathered());
-  block.memory(MemoryPurpose::activations, model_.head.saved_bytes({}, true));
-  write_forward(block, model_.head);
-  return block.finish();
-}
-
-// Before the root's backward the last layer is fetched again, once its forward pass has let go of it.
-sim::BlockId Planner::head_backward() {
-  BlockWriter block = builder_.block("backward head", host_.backward);
-  if (gathers_again())
-    write_gather(block, unit_of(model_.layer(model_.layers() - 1)), again_slot(), sim::set_of(sim::compute_stream), {},
-                 gathered);
-  const Bytes workspace = backward_workspace(model_.head);
-  block.memory(MemoryPurpose::activations, workspace);
-  // Gradients of the root unit stay whole until all of them are there.
-  block.memory(MemoryPurpose::gradients, Bytes{model_.head.trained * gather_bytes_});
-  write_backward(block, model_.head, {});
-  block.memory(MemoryPurpose::activations, -(model_.head.saved_bytes({}, true) + workspace));
-  return block.finish();
-}
-
-// `next`: the layer whose backward pass follows, fetched meanwhile.
-sim::BlockId Planner::layer_backward(const workloads::Layer& layer, const workloads::Layer* next) {
-  BlockWriter block =
-      builder_.block("backward " + std::string{next != nullptr ? "" : "first "} + layer.name, host_.backward);
-  const Unit unit = unit_of(layer);
-  const Bytes size = gathered_bytes(unit);
-  if (gathers_again()) {
-    write_arrival(block, unit);
-    if (next != nullptr) write_gather(block, unit_of(*next), again_slot(), 0, {copied}, neighbour_gathered);
-  }
-  const Bytes kept = layer.saved_bytes(job_.training.recompute, true);
-  const Bytes everything = layer.saved_bytes({}, true);
-  const Bytes working = std::max(everything - kept, Bytes{}) + backward_workspace(layer);
-  block.memory(MemoryPurpose::activations, working);
-  block.memory(MemoryPurpose::gradients, Bytes{unit.trained * gather_bytes_});
-  write_recompute(block, layer, job_.training.recompute, true, {});
-  write_backward(block, layer, {});
-  block.memory(MemoryPurpose::activations, -(working + kept));
-  write_reduce(block, unit);
-  block.memory(MemoryPurpose::gradients, Bytes{-unit.trained * gather_bytes_});
-  if (gathers()) block.memory(MemoryPurpose::buffers, -size);
-  if (gathers_again() && reshard_.group > 0)
-    block.memory(MemoryPurpose::buffers, Bytes{-(size.count / reshard_.group)});
-  return block.finish();
-}
-
-sim::BlockId Planner::root_backward() {
-  BlockWriter block = builder_.block("backward embedding", host_.backward);
-  block.memory(MemoryPurpose::gradients, Bytes{model_.embedding.trained * gather_bytes_});
-  write_backward(block, model_.embedding, {});
-  block.memory(MemoryPurpose::activations, -model_.embedding.saved_bytes({}, true));
-  write_reduce(block, root());
-  block.memory(MemoryPurpose::gradients, Bytes{-root().trained * gather_bytes_});
-  if (gathers()) block.memory(MemoryPurpose::buffers, -gathered_bytes(root()));
-  return block.finish();
-}
-
-sim::BlockId Planner::step_end() {
-  BlockWriter block = builder_.block("optimizer step", host_.backward);
-  block.wait_for(static_cast<sim::StreamSet>(sim::set_of(reduce_scatter_) | sim::set_of(all_reduce_)));
-  const std::int64_t owned = (trained_parameters() + shards_ - 1) / shards_;
-  const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, owned, costs_);
-  block.compute({kernels.data(), 1});
-  if (gathers())
-    block.blocking(reduce_scatter_,
-                   builder_.call(shard_slot_, CollectiveKind::all_reduce, Bytes{4}, sim::Purpose::data));
-  block.compute({kernels.data() + 1, kernels.size() - 1});
-  block.host_wait(sim::set_of(sim::compute_stream)).host_work(host_.step);
-  return block.finish();
-}
-
-void Planner::write_program() {
-  sim::Program program;
-  program.name = "all ranks";
-  const std::int64_t trained = trained_parameters();
-  const auto resident = [&](MemoryPurpose purpose, Bytes bytes) {
-    program.resident[static_cast<std::size_t>(purpose)] = sim::scaled(bytes, 1, shards_);
-  };
-  resident(MemoryPurpose::parameters,
-           Bytes{trained * state_.parameter} + root().frozen + model_.frozen(0, model_.layers()));
-  resident(MemoryPurpose::gradients, Bytes{trained * state_.gradient});
-  resident(MemoryPurpose::optimizer, state_.optimizer(trained));
-
-  const std::int64_t layers = model_.layers();
-  const auto kind = [&](std::int64_t layer) { return model_.kind_of[static_cast<std::size_t>(layer)]; };
-  const sim::BlockId embedding = root_forward();
-  std::vector<sim::BlockId> forward;
-  for (const workloads::Layer& layer : model_.kinds) forward.push_back(layer_forward(layer));
-  const sim::BlockId head = head_forward();
-  const sim::BlockId head_back = head_backward();
-  // By the kind of a layer and of the one before it.
-  std::map<std::pair<std::uint32_t, std::uint32_t>, sim::BlockId> backward;
-  for (std::int64_t u = layers; u-- > 1;) {
-    const std::pair key{kind(u), kind(u - 1)};
-    if (!backward.contains(key)) backward[key] = layer_backward(model_.layer(u), &model_.layer(u - 1));
-  }
-  const sim::BlockId backward_first = layer_backward(model_.layer(0), nullptr);
-  const sim::BlockId embedding_back = root_backward();
-  // The packed gradients of a unit are being reduced while the next one is computed.
-  std::int64_t most_trained = 0;
-  for (const workloads::Layer& layer : model_.kinds) most_trained = std::max(most_trained, layer.trained);
-  if (gathers())
-    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{most_trained * reduce_bytes_};
-  for (std::int64_t m = 0; m < micro_batches_; ++m) {
-    const auto call = [&](sim::BlockId block, std::int64_t layer, std::int64_t unit) {
-      program.calls.push_back({.block = block,
-                               .layer = static_cast<std::int32_t>(layer),
-                               .micro_batch = static_cast<std::int32_t>(m),
-                               .event_shift = shift_of(unit)});
-    };
-    call(embedding, -1, -1);
-    const auto place = [&](std::int64_t unit) {
-      return ActivationOffload::Place{model_, 0, layers, unit, static_cast<std::int32_t>(m)};
-    };
-    for (std::int64_t u = 0; u < layers; ++u) {
-      call(forward[kind(u)], u, u);
-      offload_.after_forward(program, place(u));
-    }
-    call(head, -1, -1);
-    call(head_back, -1, layers - 1);
-    for (std::int64_t u = layers; u-- > 0;) {
-      offload_.before_backward(program, place(u));
-      call(u > 0 ? backward.at({kind(u), kind(u - 1)}) : backward_first, u, u);
-    }
-    call(embedding_back, -1, -1);
-  }
-  program.calls.push_back({.block = step_end()});
-  builder_.plan().programs.add(std::move(program));
-}
-
-void Planner::wire_ranks() {
-  sim::Plan& plan = builder_.plan();
-  plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(static_cast<std::size_t>(ranks_));
-  plan.communicators = sim::CommunicatorTable(static_cast<std::size_t>(ranks_), plan.slots.size());
-  const std::int64_t inner = reshard_.group > 0 ? reshard_.group : 1;
-  const RankGrid grid({inner, shards_ / inner, ranks_ / shards_});
-  add_groups(plan.communicators, grid, {0, 1}, shard_slot_);
-  add_groups(plan.communicators, grid, {2}, replicate_slot_);
-  if (reshard_.group > 0) add_groups(plan.communicators, grid, {0}, reshard_slot_);
-  offload_.connect(plan, ranks_);
-  price_communications(plan, job_.cluster);
-}
-
-PlannedStep Planner::plan() {
-  const workloads::Shard shard{.micro_batch = micro_batch_};
-  workloads::KernelStyle style =
-      workloads::fuses_kernels(job_.training.backend) ? workloads::fused_style() : workloads::eager_style(job_.model);
-  style.split_projections = job_.model.separate_projections;
-  // torchtitan compiles blocks, not the loss (pytorch/torchtitan train.py, 2024); GPT-like models stand for
-  // llm-foundry's, whose loss is flash-attn's fused cross entropy: 16-bit logits and their gradient
-  // (mosaicml/llm-foundry `loss_fn`).
-  style.logits_bytes = job_.model.gated() ? workloads::eager_style(job_.model).logits_bytes : 4;
-  model_ = workloads::expand(architecture_, job_.training, shard, style, costs_);
-  make_streams();
-  write_program();
-  wire_ranks();
-  PlannedStep step;
-  step.parallelism.data = ranks_;
-  step.micro_batch = micro_batch_;
-  step.micro_batches = micro_batches_;
-  step.communicator_groups = ranks_ > shards_ ? 1 : 0;
-  step.plan = builder_.take();
-  return step;
 }
 
 }  // namespace
 
+std::int64_t FsdpOptions::chunks() const {
+  if (pipeline == 1) return 1;
+  if (virtual_pipeline) return *virtual_pipeline;
+  return schedule.value == "interleaved" ? 2 : 1;
+}
+
+ScheduleKind FsdpOptions::schedule_kind() const {
+  if (chunks() > 1) return ScheduleKind::interleaved;
+  return schedule.value == "gpipe" ? ScheduleKind::gpipe : ScheduleKind::one_forward_one_backward;
+}
+
+// FSDP1 shards within a node by default where it is hybrid.
+std::int64_t FsdpOptions::shards(const Job& job) const {
+  const std::string& sharding = sharding_strategy.value;
+  if (first_version() && sharding == "NO_SHARD") return 1;
+  if (shard) return *shard;
+  if (!first_version() || !is_hybrid(sharding)) return ranks(job);
+  return std::max<std::int64_t>(1, std::min(ranks(job), job.cluster.node().devices / tensor));
+}
+
+std::int64_t FsdpOptions::micro_batch(const Job& job) const {
+  if (job.training.micro_batch) return *job.training.micro_batch;
+  return pipeline > 1 ? 1 : std::max<std::int64_t>(1, job.training.global_batch / data(job));
+}
+
+// FSDP2 reshards unless there is a pipeline (torchtitan/distributed/fsdp.py, get_fsdp_reshard_after_forward_policy).
+std::optional<Reshard> FsdpOptions::reshard() const {
+  const std::string& sharding = sharding_strategy.value;
+  if (first_version()) return Reshard{.frees = sharding == "FULL_SHARD" || sharding == "HYBRID_SHARD"};
+  if (reshard_after_forward == "default") return Reshard{.frees = pipeline == 1};
+  return parse_reshard(reshard_after_forward);
+}
+
 std::vector<sim::Key> PytorchFsdp::keys() {
-  Options& o = options_;
+  FsdpOptions& o = options_;
   return {
-      {"tensor", &o.tensor, "tensor parallelism beside FSDP", false, 1, most_ranks},
-      {"pipeline", &o.pipeline, "pipeline parallelism beside FSDP", false, 1, most_ranks},
-      {"context", &o.context, "context parallelism beside FSDP", false, 1, most_ranks},
-      {"expert", &o.expert, "expert parallelism beside FSDP", false, 1, most_ranks},
+      {"tensor", &o.tensor, "ranks that share every layer, and the sequence between layers (TP with SequenceParallel)",
+       false, 1, most_ranks},
+      {"pipeline", &o.pipeline, "stages that the layers are divided over", false, 1, most_ranks},
+      {"context", &o.context, "ranks that share a sequence; they are part of a shard group", false, 1, most_ranks},
+      {"expert", &o.expert, "ranks that share the experts: out of the shard group and the tensor ranks", false, 1,
+       most_ranks},
+      {"expert_tensor", &o.expert_tensor, "ranks that share every expert", false, 1, most_ranks},
+      {"overlap_tensor", &o.overlap_tensor,
+       "cut products and their tensor-parallel collectives into pieces that overlap (async TP)"},
+      {"context_parallel_rotate_method", &o.context_parallel_rotate_method,
+       "how ranks that share a sequence see its keys and values: all gathered, or passed round"},
+      {"schedule", &o.schedule, "order of forward and backward passes in a stage"},
+      {"virtual_pipeline", &o.virtual_pipeline,
+       "model chunks per stage; above 1 the schedule is interleaved (absent: 1, with `interleaved` 2)", false, 1,
+       most_ranks},
+      {"stage_layers", &o.stage_layers,
+       "layers of each stage, chunk by chunk; absent: spread evenly, first and last stage get fewer"},
+      {"fsdp_version", &o.fsdp_version, "2: fully_shard; 1: FullyShardedDataParallel, with flat parameters", false, 1,
+       2},
       {"shard", &o.shard, "ranks that hold one copy of the sharded state; absent: all (fewer is hybrid sharding, HSDP)",
        false, 1, most_ranks},
+      {"requires_gradient_sync", &o.requires_gradient_sync,
+       "reduce the gradients of every micro-batch; false: of the last, whole ones are kept until then "
+       "(set_requires_gradient_sync, no_sync); a pipeline always does that"},
+      {"cpu_offload", &o.cpu_offload, "shards, their gradients and the optimizer are on the host (CPUOffloadPolicy)"},
+      {"pin_memory", &o.pin_memory, "cpu_offload: host memory is pinned, so that the host need not wait for copies"},
       {"reshard_after_forward", &o.reshard_after_forward,
-       "free gathered parameters after forward: true, false, or a number of ranks to reshard over"},
+       "FSDP2: free gathered parameters after forward: true, false, or a number of ranks to reshard over; default: "
+       "true, but false with a pipeline"},
+      {"modules_to_forward_prefetch", &o.modules_to_forward_prefetch,
+       "FSDP2: layers gathered ahead in forward (set_modules_to_forward_prefetch); 0: the next, as soon as the host "
+       "gets there",
+       false, 0, 64},
+      {"modules_to_backward_prefetch", &o.modules_to_backward_prefetch,
+       "FSDP2: layers gathered ahead in backward (set_modules_to_backward_prefetch)", false, 1, 64},
+      {"enable_fsdp_float8_all_gather", &o.enable_fsdp_float8_all_gather,
+       "FSDP2: gather the matrices of layers in 8 bits (torchao's float8)"},
+      {"sharding_strategy", &o.sharding_strategy,
+       "FSDP1: what is sharded; hybrid: over `shard` ranks (absent: a node)"},
+      {"backward_prefetch", &o.backward_prefetch,
+       "FSDP1: gather the next layer of backward before this one's pass, behind it, or when it is needed"},
+      {"forward_prefetch", &o.forward_prefetch, "FSDP1: gather the next layer of forward before this one's pass"},
+      {"limit_all_gathers", &o.limit_all_gathers,
+       "FSDP1: the host waits until at most two layers are gathered at once"},
   };
 }
 
 std::vector<Problem> PytorchFsdp::check(const Job& job) const {
-  std::vector<Problem> problems;
-  const auto only_one = [&](const std::string& key, std::int64_t value) {
-    if (value != 1)
-      problems.push_back({.key = "strategy." + key,
-                          .message = "pytorch-fsdp with " + key + " parallelism is not supported yet; use 1"});
-  };
-  only_one("tensor", options_.tensor);
-  only_one("pipeline", options_.pipeline);
-  only_one("context", options_.context);
-  only_one("expert", options_.expert);
-  if (job.model.structure == workloads::Model::Structure::recommendation)
-    problems.push_back({.key = "model",
-                        .message = "tables of a recommender are divided whole, not sharded by pytorch-fsdp; use "
-                                   "framework 'pytorch-ddp'"});
-  const std::vector<Problem> groups = check_layer_groups(job, "pytorch-fsdp");
+  const FsdpOptions& o = options_;
+  Problems problems;
+  if (job.model.structure == Structure::recommendation)
+    report(problems, "model",
+           "tables of a recommender are divided whole, not sharded by pytorch-fsdp; use framework 'pytorch-ddp'");
+  const Problems groups = check_layer_groups(job, "pytorch-fsdp");
   problems.insert(problems.end(), groups.begin(), groups.end());
-  const std::int64_t ranks = job.cluster.devices();
-  const std::int64_t shards = options_.shard.value_or(ranks);
-  require_divides(problems, "strategy.shard", shards, ranks, "the devices");
-  const auto reshard = parse_reshard(options_.reshard_after_forward);
-  if (!reshard)
-    problems.push_back(
-        {.key = "strategy.reshard_after_forward",
-         .message = "expected true, false or a number of ranks, got '" + options_.reshard_after_forward + "'"});
-  else if (reshard->group > 0)
-    require_divides(problems, "strategy.reshard_after_forward", reshard->group, shards, "the ranks of a shard group");
-  const std::vector<Problem> batch = check_batch(job, ranks, job.training.micro_batch.value_or(1));
+  check_tensor(problems, o, job);
+  check_context(problems, o, job);
+  check_pipeline(problems, o, job);
+  const std::int64_t model_parallel = o.tensor * o.pipeline * o.context;
+  if (job.cluster.devices() % model_parallel != 0) {
+    report(problems, "strategy.tensor",
+           "tensor x pipeline x context = " + std::to_string(model_parallel) + " does not divide the " +
+               std::to_string(job.cluster.devices()) + " devices; the nearest product that does is " +
+               std::to_string(nearest_divisor(job.cluster.devices(), model_parallel)));
+    return problems;
+  }
+  check_version(problems, o, job);
+  check_sharding(problems, o, job);
+  check_experts(problems, o, job);
+  const std::int64_t micro_batch = job.training.micro_batch.value_or(1);
+  const Problems batch = check_batch(job, o.data(job), micro_batch);
   problems.insert(problems.end(), batch.begin(), batch.end());
+  if (batch.empty() && o.chunks() > 1)
+    require_divides(problems, "strategy.pipeline", o.pipeline, job.training.global_batch / (o.data(job) * micro_batch),
+                    "the micro-batches per rank, as the interleaved schedule needs");
   return problems;
 }
 
-std::vector<std::string> PytorchFsdp::warnings(const Job&) const { return {}; }
+std::vector<std::string> PytorchFsdp::warnings(const Job& job) const {
+  const FsdpOptions& o = options_;
+  std::vector<std::string> warnings;
+  if (o.first_version() && o.tensor * o.pipeline * o.context * o.expert > 1)
+    warnings.emplace_back(
+        "strategy.fsdp_version: torchtitan composes tensor, pipeline, context and expert parallelism "
+        "with FSDP2 only");
+  if (o.overlap_tensor && o.tensor == 1)
+    warnings.emplace_back("strategy.overlap_tensor has no effect without tensor parallelism");
+  if (o.overlap_tensor && o.tensor > 1 && !workloads::fuses_kernels(job.training.backend))
+    warnings.emplace_back(
+        "strategy.overlap_tensor: asynchronous tensor parallelism needs a compiled model "
+        "(training.compile: true)");
+  if (o.tensor > job.cluster.node().devices)
+    warnings.emplace_back("strategy.tensor spans several nodes: its collectives cross the network");
+  if (!o.pin_memory && !o.cpu_offload) warnings.emplace_back("strategy.pin_memory has no effect without cpu_offload");
+  return warnings;
+}
 
-PlannedStep PytorchFsdp::plan(const Job& job) const { return Planner(options_, job).plan(); }
+PlannedStep PytorchFsdp::plan(const Job& job) const { return plan_fsdp(options_, job); }
 
 }  // namespace trainyard::strategies

@@ -1,13 +1,71 @@
-// PyTorch fully sharded data parallel (FSDP2, fully_shard). Source: pytorch/pytorch
-// torch/distributed/fsdp/_fully_shard/{_fully_shard,_fsdp_param_group,_fsdp_collectives,_fsdp_state}.py.
+// PyTorch fully sharded data parallel: FSDP2 (fully_shard) and FSDP1 (FullyShardedDataParallel), composed with tensor,
+// pipeline, context and expert parallelism as torchtitan does. Sources: pytorch/pytorch
+// torch/distributed/fsdp/_fully_shard/{_fully_shard,_fsdp_param_group,_fsdp_collectives,_fsdp_state}.py and
+// torch/distributed/fsdp/{api,_runtime_utils,_flat_param,_limiter_utils}.py; pytorch/torchtitan
+// torchtitan/models/llama3/infra/{parallelize,pipeline}.py.
 #pragma once
 
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "strategies/pipeline_schedule.hpp"
 #include "strategies/strategy.hpp"
 
 namespace trainyard::strategies {
+
+// What happens to gathered parameters between forward and backward.
+struct Reshard {
+  bool frees = true;
+  std::int64_t group = 0;  // > 0: they stay sharded over groups of so many ranks
+};
+
+struct FsdpOptions {
+  std::int64_t tensor = 1;
+  std::int64_t pipeline = 1;
+  std::int64_t context = 1;
+  std::int64_t expert = 1;
+  std::int64_t expert_tensor = 1;
+  bool overlap_tensor = false;
+  sim::Choice context_parallel_rotate_method{"allgather", {"allgather", "alltoall"}};
+  sim::Choice schedule{"1f1b", {"gpipe", "1f1b", "interleaved"}};
+  std::optional<std::int64_t> virtual_pipeline;
+  std::vector<std::int64_t> stage_layers;
+
+  std::int64_t fsdp_version = 2;
+  std::optional<std::int64_t> shard;
+  bool requires_gradient_sync = true;
+  bool cpu_offload = false;
+  bool pin_memory = true;
+  // FSDP2
+  std::string reshard_after_forward = "default";
+  std::int64_t modules_to_forward_prefetch = 0;
+  std::int64_t modules_to_backward_prefetch = 1;
+  bool enable_fsdp_float8_all_gather = false;
+  // FSDP1
+  sim::Choice sharding_strategy{"FULL_SHARD",
+                                {"FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_SHARD", "_HYBRID_SHARD_ZERO2"}};
+  sim::Choice backward_prefetch{"BACKWARD_PRE", {"BACKWARD_PRE", "BACKWARD_POST", "none"}};
+  bool forward_prefetch = false;
+  bool limit_all_gathers = true;
+
+  bool first_version() const { return fsdp_version == 1; }
+  std::int64_t chunks() const;  // model chunks per pipeline stage
+  ScheduleKind schedule_kind() const;
+  std::int64_t data(const Job& job) const { return job.cluster.devices() / (tensor * pipeline * context); }
+  // Ranks with the same part of the model: parameters are sharded and replicated over them.
+  std::int64_t ranks(const Job& job) const { return job.cluster.devices() / (tensor * pipeline); }
+  // Of these, the ones that hold one copy.
+  std::int64_t shards(const Job& job) const;
+  // The ranks that hold one copy of the same experts: the shard group and the tensor ranks, dealt out anew.
+  std::int64_t expert_shards(const Job& job) const { return shards(job) * tensor / (expert * expert_tensor); }
+  std::int64_t micro_batch(const Job& job) const;
+  // Nothing if `reshard_after_forward` cannot be read.
+  std::optional<Reshard> reshard() const;
+};
+
+// Options and job have been checked.
+PlannedStep plan_fsdp(const FsdpOptions& options, const Job& job);
 
 class PytorchFsdp final : public Strategy {
  public:
@@ -16,17 +74,8 @@ class PytorchFsdp final : public Strategy {
   std::vector<std::string> warnings(const Job& job) const override;
   PlannedStep plan(const Job& job) const override;
 
-  struct Options {
-    std::int64_t tensor = 1;
-    std::int64_t pipeline = 1;
-    std::int64_t context = 1;
-    std::int64_t expert = 1;
-    std::optional<std::int64_t> shard;
-    std::string reshard_after_forward = "true";
-  };
-
  private:
-  Options options_;
+  FsdpOptions options_;
 };
 
 }  // namespace trainyard::strategies

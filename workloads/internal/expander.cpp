@@ -170,7 +170,8 @@ void Expander::add_product(const Operation& operation, const LinearWork& work, c
   const bool casts = style_.casts_saved && product.precision == Precision::fp8;
   if ((work.keeps_input || casts) && !input_kept_ && (!frozen() || keeps)) {
     input_kept_ = true;
-    const std::int64_t kept = (work.split == Split::column && whole ? replicated() : product.tokens) * product.inputs;
+    const bool kept_in_part = work.split == Split::column && whole && !shard_.keeps_gathered_inputs;
+    const std::int64_t kept = (kept_in_part ? replicated() : product.tokens) * product.inputs;
     op.saved = casts ? Bytes{kept} : bytes(kept);
   }
   op.output = bytes((work.split == Split::row && whole ? replicated() : product.tokens) * product.outputs);

@@ -1,0 +1,31 @@
+// Matrix products cut into pieces, so that the collective of one piece runs beside the product of another.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "strategies/internal/plan_builder.hpp"
+
+namespace trainyard::strategies {
+
+// A tensor-parallel collective of `bytes` in so many pieces, one for each rank of the group.
+struct PiecewiseCollective {
+  sim::StreamId stream{};
+  sim::SlotId slot{};
+  sim::CollectiveKind kind = sim::CollectiveKind::all_gather;
+  sim::Bytes bytes{};
+  std::int64_t pieces = 1;
+};
+
+// With T for a product and its collective, and n pieces, either takes max(T_product / efficiency, T_collective) +
+// T_collective / n. Sources: NVIDIA/TransformerEngine transformer_engine/common/comm_gemm_overlap (tp_comm_overlap);
+// pytorch/pytorch torch/distributed/_symmetric_memory (fused_all_gather_matmul, fused_matmul_reduce_scatter).
+
+// The rows of `kernels` arrive piece by piece.
+void write_gathered_product(BlockWriter& block, const PiecewiseCollective& gather,
+                            const std::vector<sim::Kernel>& kernels);
+// The results of `kernels` are reduced piece by piece; compute goes on when all are.
+void write_reduced_product(BlockWriter& block, const PiecewiseCollective& reduction,
+                           const std::vector<sim::Kernel>& kernels);
+
+}  // namespace trainyard::strategies
