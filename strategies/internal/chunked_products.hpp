@@ -17,9 +17,10 @@ struct PiecewiseCollective {
   std::int64_t pieces = 1;
 };
 
-// With T for a product and its collective, and n pieces, either takes max(T_product / efficiency, T_collective) +
-// T_collective / n. Sources: NVIDIA/TransformerEngine transformer_engine/common/comm_gemm_overlap (tp_comm_overlap);
-// pytorch/pytorch torch/distributed/_symmetric_memory (fused_all_gather_matmul, fused_matmul_reduce_scatter).
+// Of n pieces the slower of the two goes through, and one piece of the other is left: max(T_product / efficiency +
+// T_collective / n, T_collective + T_product / efficiency / n). Sources: NVIDIA/TransformerEngine transformer_engine/
+// common/comm_gemm_overlap (tp_comm_overlap); pytorch/pytorch torch/distributed/_symmetric_memory
+// (fused_all_gather_matmul, fused_matmul_reduce_scatter).
 
 // The rows of `kernels` arrive piece by piece.
 void write_gathered_product(BlockWriter& block, const PiecewiseCollective& gather,

@@ -30,7 +30,7 @@ class Planner {
         micro_batches_(job.training.global_batch / (data_ * micro_batch_)),
         host_(host_profile(job.training.backend, eager_host())),
         costs_(job.accelerator, job.cluster.devices()),
-        reduced_(gradient_precision(job.training, Precision::fp32)),
+        reduced_(options.compresses() ? Precision::fp16 : gradient_precision(job.training, Precision::fp32)),
         architecture_(workloads::describe(job.model, job.training.sequence, 0, job.training.documents)),
         state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32,
                                       workloads::factored_moments(architecture_))),
@@ -48,10 +48,14 @@ class Planner {
   bool mixed() const { return workloads::activation_bytes(job_.training.precision) == 2; }
   void write_program();
   std::vector<std::int64_t> gradient_tensors() const;
+  std::vector<Bytes> form_buckets() const;
+  Bytes buffers() const;
   std::int64_t cast_parameters(const Part& part) const;
   sim::BlockId forward_block(const Part& part);
+  sim::BlockId broadcast_block();
   sim::BlockId backward_block(const Part& part, bool reduces);
   void reduce_ready(BlockWriter& block, std::int64_t parameters);
+  sim::BlockId reduction_end();
   sim::BlockId step_end();
 
   const PytorchDdp::Options& options_;
@@ -97,6 +101,41 @@ std::vector<std::int64_t> Planner::gradient_tensors() const {
   return sizes;
 }
 
+// In the order of their reductions. In the first step DDP learns in which order gradients come, and forms the buckets
+// by it; where some may be missing and the graph may change, it keeps those that it formed from the order of
+// registration, of which the first, small one is the last to be reduced.
+std::vector<Bytes> Planner::form_buckets() const {
+  std::vector<Bytes> tensors;
+  for (const std::int64_t tensor : gradient_tensors()) tensors.push_back(Bytes{tensor * 4});
+  const bool as_registered = options_.find_unused_parameters && !options_.static_graph;
+  if (!as_registered) std::ranges::reverse(tensors);
+  // A cap of one's own also replaces the small first limit.
+  const Bytes cap{options_.bucket_cap_mb << 20};
+  std::vector<Bytes> buckets = ddp_buckets(tensors, options_.bucket_cap_mb == 25 ? Bytes{1 << 20} : cap, cap);
+  if (as_registered) std::ranges::reverse(buckets);
+  return buckets;
+}
+
+// Means and variances of batch norms, in 32 bits.
+Bytes Planner::buffers() const {
+  Bytes sum{};
+  const auto add = [&](const workloads::Block& block) {
+    for (const workloads::Operation& operation : block.operations)
+      if (const auto* norm = std::get_if<workloads::BatchNormWork>(&operation.work)) sum += Bytes{8 * norm->channels};
+  };
+  add(architecture_.embedding);
+  for (const std::uint32_t kind : architecture_.layers) add(architecture_.kinds[kind]);
+  add(architecture_.head);
+  return sum;
+}
+
+// Everyone has rank 0's before the first forward pass behind a reduction.
+sim::BlockId Planner::broadcast_block() {
+  BlockWriter block = builder_.block("broadcast buffers", host_.forward);
+  block.blocking(stream_, builder_.call(slot_, CollectiveKind::broadcast, buffers(), sim::Purpose::data));
+  return block.finish();
+}
+
 std::int64_t Planner::cast_parameters(const Part& part) const {
   if (!mixed()) return 0;
   std::int64_t sum = 0;
@@ -129,7 +168,12 @@ void Planner::reduce_ready(BlockWriter& block, std::int64_t parameters) {
     const Bytes bucket = buckets_[next_bucket_++];
     ready_ = ready_ - bucket;
     const Bytes wire{bucket.count / 4 * workloads::element_bytes(reduced_)};
+    // A hook compresses the bucket before, and writes it back in 32 bits behind its reduction.
+    const sim::Kernel cast = costs_.memory_bound("compress gradients", bucket + wire);
+    if (options_.compresses()) block.compute({&cast, 1});
     block.communicate(stream_, builder_.call(slot_, CollectiveKind::all_reduce, wire, sim::Purpose::data));
+    if (options_.compresses())
+      block.side_kernel(stream_, costs_.memory_bound("decompress gradients", bucket + wire), 0);
   }
 }
 
@@ -160,14 +204,20 @@ sim::BlockId Planner::backward_block(const Part& part, bool reduces) {
   return block.finish();
 }
 
-sim::BlockId Planner::step_end() {
-  BlockWriter block = builder_.block("optimizer step", host_.backward);
+// The end of a backward pass that reduces waits for every bucket.
+sim::BlockId Planner::reduction_end() {
+  BlockWriter block = builder_.block("end of reduction", host_.backward);
   if (options_.find_unused_parameters && data_ > 1) {
     const auto tensors = static_cast<std::int64_t>(gradient_tensors().size());
     block.communicate(stream_,
                       builder_.call(slot_, CollectiveKind::all_reduce, Bytes{4 * tensors}, sim::Purpose::data));
   }
   block.wait_for(sim::set_of(stream_));
+  return block.finish();
+}
+
+sim::BlockId Planner::step_end() {
+  BlockWriter block = builder_.block("optimizer step", host_.backward);
   const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, trained_, costs_);
   block.compute(kernels);
   block.host_wait(sim::set_of(sim::compute_stream)).host_work(host_.step);
@@ -195,6 +245,10 @@ void Planner::write_program() {
     forward[part.layer] = forward_block(part);
     if (micro_batches_ > 1) backward[part.layer] = backward_block(part, false);
   }
+  std::map<std::pair<const workloads::Layer*, std::int32_t>, sim::BlockId> reducing;
+  const bool broadcasts = options_.broadcast_buffers && data_ > 1 && buffers().count > 0;
+  const sim::BlockId broadcast = broadcasts ? broadcast_block() : sim::BlockId{};
+  const sim::BlockId end = reduction_end();
   for (std::int64_t m = 0; m < micro_batches_; ++m) {
     const auto call = [&](sim::BlockId block, const Part& part) {
       program.calls.push_back({.block = block, .layer = part.index, .micro_batch = static_cast<std::int32_t>(m)});
@@ -207,11 +261,23 @@ void Planner::write_program() {
       if (part.index >= 0) offload_.after_forward(program, place(part));
     }
     // no_sync(): only the last micro-batch reduces.
-    const bool reduces = m + 1 == micro_batches_;
+    const bool reduces = !options_.no_sync || m + 1 == micro_batches_;
+    const bool after_reduction = !options_.no_sync || m == 0;
+    if (broadcasts && after_reduction)
+      program.calls.push_back({.block = broadcast, .micro_batch = static_cast<std::int32_t>(m)});
+    next_bucket_ = 0;
     for (std::size_t i = parts.size(); i-- > 0;) {
       if (parts[i].index >= 0) offload_.before_backward(program, place(parts[i]));
-      call(reduces ? backward_block(parts[i], data_ > 1) : backward.at(parts[i].layer), parts[i]);
+      if (!reduces) {
+        call(backward.at(parts[i].layer), parts[i]);
+        continue;
+      }
+      // Each layer's has its own buckets, alike in every micro-batch.
+      const std::pair key{parts[i].layer, parts[i].index};
+      if (!reducing.contains(key)) reducing[key] = backward_block(parts[i], data_ > 1);
+      call(reducing.at(key), parts[i]);
     }
+    if (reduces) program.calls.push_back({.block = end, .micro_batch = static_cast<std::int32_t>(m)});
   }
   program.calls.push_back({.block = step_end()});
   builder_.plan().programs.add(std::move(program));
@@ -231,12 +297,7 @@ PlannedStep Planner::plan() {
   if (job_.model.structure == workloads::Model::Structure::recommendation && data_ > 1)
     with_.exchange = ExchangeCommunication{.stream = builder_.stream("table exchange"), .slot = slot_};
 
-  std::vector<Bytes> tensors;
-  for (const std::int64_t tensor : gradient_tensors()) tensors.push_back(Bytes{tensor * 4});
-  std::ranges::reverse(tensors);
-  // A cap of one's own also replaces the small first limit.
-  const Bytes cap{options_.bucket_cap_mb << 20};
-  buckets_ = ddp_buckets(tensors, options_.bucket_cap_mb == 25 ? Bytes{1 << 20} : cap, cap);
+  buckets_ = form_buckets();
 
   write_program();
   sim::Plan& plan = builder_.plan();
@@ -267,7 +328,14 @@ std::vector<sim::Key> PytorchDdp::keys() {
       {"bucket_cap_mb", &o.bucket_cap_mb, "MiB of gradients in a bucket; the first closes at 1 MiB", false, 1,
        most_ranks},
       {"gradient_as_bucket_view", &o.gradient_as_bucket_view, "gradients live in the buckets: no copies, less memory"},
-      {"find_unused_parameters", &o.find_unused_parameters, "one more all-reduce of a bitmap of used parameters"},
+      {"find_unused_parameters", &o.find_unused_parameters,
+       "one more all-reduce of a bitmap of used parameters, and buckets in the order of registration"},
+      {"static_graph", &o.static_graph,
+       "the same parameters are used in every step: buckets in the order of gradients also with "
+       "find_unused_parameters"},
+      {"broadcast_buffers", &o.broadcast_buffers, "every forward pass begins with rank 0's batch-norm statistics"},
+      {"no_sync", &o.no_sync, "gradients of several micro-batches are reduced once, with the last (false: with each)"},
+      {"comm_hook", &o.comm_hook, "buckets are cast to 16 bits for their reduction, and back"},
   };
 }
 
@@ -283,6 +351,10 @@ std::vector<Problem> PytorchDdp::check(const Job& job) const {
   only_one("pipeline", options_.pipeline);
   only_one("context", options_.context);
   only_one("expert", options_.expert);
+  if (options_.compresses() && job.training.gradient_precision)
+    problems.push_back({.key = "strategy.comm_hook",
+                        .message = "says in which type gradients are reduced, as training.gradient_precision does; "
+                                   "give one of them"});
   const std::vector<Problem> groups = check_layer_groups(job, "pytorch-ddp");
   problems.insert(problems.end(), groups.begin(), groups.end());
   const std::int64_t data = job.cluster.devices();
@@ -291,7 +363,12 @@ std::vector<Problem> PytorchDdp::check(const Job& job) const {
   return problems;
 }
 
-std::vector<std::string> PytorchDdp::warnings(const Job&) const { return {}; }
+std::vector<std::string> PytorchDdp::warnings(const Job& job) const {
+  std::vector<std::string> warnings;
+  if (options_.comm_hook.value == "bf16_compress" && !job.accelerator.supports(Precision::bf16))
+    warnings.emplace_back("strategy.comm_hook: bf16_compress needs an accelerator with bf16");
+  return warnings;
+}
 
 PlannedStep PytorchDdp::plan(const Job& job) const { return Planner(options_, job).plan(); }
 

@@ -1,5 +1,5 @@
-// PyTorch DistributedDataParallel. Source: pytorch/pytorch torch/csrc/distributed/c10d/reducer.cpp and
-// torch/nn/parallel/distributed.py.
+// PyTorch DistributedDataParallel. Sources: pytorch/pytorch torch/csrc/distributed/c10d/reducer.cpp,
+// torch/nn/parallel/distributed.py and torch/distributed/algorithms/ddp_comm_hooks/default_hooks.py.
 #pragma once
 
 #include "strategies/strategy.hpp"
@@ -21,6 +21,11 @@ class PytorchDdp final : public Strategy {
     std::int64_t bucket_cap_mb = 25;
     bool gradient_as_bucket_view = false;
     bool find_unused_parameters = false;
+    bool static_graph = false;
+    bool broadcast_buffers = true;
+    bool no_sync = true;
+    sim::Choice comm_hook{"none", {"none", "fp16_compress", "bf16_compress"}};
+    bool compresses() const { return comm_hook.value != "none"; }
   };
 
  private:

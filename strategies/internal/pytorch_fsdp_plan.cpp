@@ -56,6 +56,9 @@ void FsdpPlanner::expand_model() {
   // llm-foundry's, whose loss is flash-attn's fused cross entropy: 16-bit logits and their gradient
   // (mosaicml/llm-foundry `loss_fn`).
   style.logits_bytes = job_.model.gated() ? workloads::eager_style(job_.model).logits_bytes : 4;
+  // Over a tensor group the gradient is made from exponentials and their sum with it, in 32 bits beside the log-softmax
+  // (pytorch/pytorch torch/distributed/tensor/parallel/loss.py).
+  if (options_.tensor > 1) style.logits_bytes = 16;
   model_ = workloads::expand(architecture_, job_.training, shard(), style, costs_);
 }
 
