@@ -52,6 +52,7 @@ void FsdpPlanner::expand_model() {
   workloads::KernelStyle style =
       workloads::fuses_kernels(job_.training.backend) ? workloads::fused_style() : workloads::eager_style(job_.model);
   style.split_projections = job_.model.separate_projections;
+  if (options_.expert > 1) style.grouped_experts = true;  // torchtitan's (torchtitan/models/moe.py)
   // torchtitan compiles blocks, not the loss (pytorch/torchtitan train.py, 2024); GPT-like models stand for
   // llm-foundry's, whose loss is flash-attn's fused cross entropy: 16-bit logits and their gradient
   // (mosaicml/llm-foundry `loss_fn`).
@@ -130,6 +131,9 @@ void FsdpPlanner::make_communication() {
     with_.tensor = tensor;
   }
   if (options_.context > 1) with_.context = context_communication(builder_, shard().context_exchange, options_.context);
+  // How many tokens come from each rank must be known before they are received (torchtitan/distributed/
+  // expert_parallel.py).
+  with_.host_reads_loads = job_.model.experts && options_.expert > 1;
   if (job_.model.experts && options_.expert * options_.expert_tensor > 1)
     with_.expert = expert_communication(
         builder_,

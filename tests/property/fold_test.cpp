@@ -87,16 +87,25 @@ std::string random_scenario(std::uint64_t seed) {
   const std::string framework =
       random.of(std::array<std::string, 4>{"megatron-lm", "megatron-lm", "pytorch-fsdp", "pytorch-ddp"});
   const bool megatron = framework == "megatron-lm";
+  const bool composed = framework == "pytorch-fsdp" && random.one_in(2);
   const bool experts = megatron && random.one_in(3);
   text += std::string("model: {base: ") +
           (experts ? "mixtral, experts: 4, top_k: 2, kv_heads: 8, ffn_hidden: 512" : "gpt") +
           ", layers: 8, hidden: 1024, heads: 8, vocab: 5000, tied_embeddings: " + flag() + "}\n";
   text += "training: {micro_batch: 1, sequence: 512, precision: bf16, recompute: " +
           random.of(std::array<std::string, 3>{"none", "selective", "full"}) +
-          ", global_batch: " + number(megatron ? data * micro_batches : devices) + "}\n";
+          ", global_batch: " + number(megatron || composed ? data * micro_batches : devices) + "}\n";
   text += "strategy:\n  framework: " + framework + "\n";
-  if (framework == "pytorch-fsdp" && devices % 2 == 0 && random.one_in(2))
-    text += "  shard: " + number(devices / 2) + "\n";
+  if (composed)
+    return text + "  tensor: " + number(tensor) + "\n  pipeline: " + number(pipeline) +
+           "\n  context: " + number(context) + "\n  overlap_tensor: " + flag() +
+           "\n  schedule: " + random.of(std::array<std::string, 3>{"1f1b", "gpipe", "interleaved"}) + "\n";
+  if (framework == "pytorch-fsdp" && random.one_in(2))
+    text += "  fsdp_version: 1\n  backward_prefetch: " +
+            random.of(std::array<std::string, 3>{"BACKWARD_PRE", "BACKWARD_POST", "none"}) +
+            "\n  limit_all_gathers: " + flag() + "\n  forward_prefetch: " + flag() + "\n";
+  else if (framework == "pytorch-fsdp" && devices % 2 == 0)
+    text += "  shard: " + number(devices / 2) + "\n  cpu_offload: " + flag() + "\n";
   if (!megatron) return text;
   const bool interleaved = pipeline > 1 && random.one_in(2);
   text += "  tensor: " + number(tensor) + "\n  pipeline: " + number(pipeline) + "\n";
