@@ -1,6 +1,7 @@
 #include "strategies/internal/chunked_products.hpp"
 
 #include <cmath>
+#include <string>
 
 namespace trainyard::strategies {
 namespace {
@@ -10,48 +11,56 @@ using sim::Kernel;
 // Of a product in pieces over one in whole: between 0.9 and 0.97, an estimate.
 constexpr double split_efficiency = 0.95;
 
-// What is left when the other pieces have been rounded down goes to the last.
-std::int64_t piece_of(std::int64_t whole, std::int64_t pieces, std::int64_t index) {
-  const std::int64_t each = whole / pieces;
-  return index + 1 < pieces ? each : whole - each * (pieces - 1);
-}
+// The pieces from `first` on, `count` of them; what is left when pieces have been rounded down goes to the last.
+struct Pieces {
+  std::int64_t all = 1;
+  std::int64_t first = 0;
+  std::int64_t count = 1;
 
-std::vector<Kernel> piece_of(std::vector<Kernel> kernels, std::int64_t pieces, std::int64_t index) {
+  std::int64_t of(std::int64_t whole) const {
+    const std::int64_t each = whole / all;
+    return first + count < all ? each * count : whole - each * first;
+  }
+};
+
+std::vector<Kernel> part_of(std::vector<Kernel> kernels, const Pieces& pieces) {
   for (Kernel& kernel : kernels) {
     const double slower = kernel.kind == sim::KernelClass::matmul ? 1 / split_efficiency : 1;
-    kernel.name += " (piece)";
-    kernel.duration = sim::Duration{static_cast<std::int64_t>(
-        std::ceil(static_cast<double>(kernel.duration.count()) * slower / static_cast<double>(pieces)))};
-    kernel.flops = {piece_of(kernel.flops.count, pieces, index)};
-    kernel.model_flops = {piece_of(kernel.model_flops.count, pieces, index)};
-    kernel.bytes = {piece_of(kernel.bytes.count, pieces, index)};
+    kernel.name += " (" + std::to_string(pieces.count) + " of " + std::to_string(pieces.all) + " pieces)";
+    kernel.duration = sim::Duration{
+        static_cast<std::int64_t>(std::ceil(static_cast<double>(kernel.duration.count()) * slower *
+                                            static_cast<double>(pieces.count) / static_cast<double>(pieces.all)))};
+    kernel.flops = {pieces.of(kernel.flops.count)};
+    kernel.model_flops = {pieces.of(kernel.model_flops.count)};
+    kernel.bytes = {pieces.of(kernel.bytes.count)};
   }
   return kernels;
 }
 
-sim::CallId call_of(BlockWriter& block, const PiecewiseCollective& collective, std::int64_t index) {
-  return block.call(collective.slot, collective.kind,
-                    sim::Bytes{piece_of(collective.bytes.count, collective.pieces, index)}, sim::Purpose::tensor);
+sim::CallId call_of(BlockWriter& block, const PiecewiseCollective& collective, const Pieces& pieces) {
+  return block.call(collective.slot, collective.kind, sim::Bytes{pieces.of(collective.bytes.count)},
+                    sim::Purpose::tensor);
 }
 
 }  // namespace
 
 void write_gathered_product(BlockWriter& block, const PiecewiseCollective& gather, const std::vector<Kernel>& kernels) {
-  block.communicate(gather.stream, call_of(block, gather, 0));
-  for (std::int64_t i = 0; i < gather.pieces; ++i) {
-    block.wait_for(sim::set_of(gather.stream));
-    // What the next piece is made of was there with the first.
-    if (i + 1 < gather.pieces) block.communicate(gather.stream, call_of(block, gather, i + 1), 0, {}, std::nullopt);
-    block.compute(piece_of(kernels, gather.pieces, i));
-  }
+  const std::int64_t n = gather.pieces;
+  const sim::StreamSet stream = sim::set_of(gather.stream);
+  block.blocking(gather.stream, call_of(block, gather, {.all = n}));
+  block.communicate(gather.stream, call_of(block, gather, {.all = n, .first = 1, .count = n - 1}));
+  block.compute(part_of(kernels, {.all = n, .count = n - 1}));
+  block.wait_for(stream);
+  block.compute(part_of(kernels, {.all = n, .first = n - 1}));
 }
 
 void write_reduced_product(BlockWriter& block, const PiecewiseCollective& reduction,
                            const std::vector<Kernel>& kernels) {
-  for (std::int64_t i = 0; i < reduction.pieces; ++i) {
-    block.compute(piece_of(kernels, reduction.pieces, i));
-    block.communicate(reduction.stream, call_of(block, reduction, i));
-  }
+  const std::int64_t n = reduction.pieces;
+  block.compute(part_of(kernels, {.all = n}));
+  block.communicate(reduction.stream, call_of(block, reduction, {.all = n, .count = n - 1}));
+  block.compute(part_of(kernels, {.all = n, .first = 1, .count = n - 1}));
+  block.communicate(reduction.stream, call_of(block, reduction, {.all = n, .first = n - 1}));
   block.wait_for(sim::set_of(reduction.stream));
 }
 

@@ -18,8 +18,10 @@ struct PiecewiseCollective {
 };
 
 // Of n pieces the slower of the two goes through, and one piece of the other is left: max(T_product / efficiency +
-// T_collective / n, T_collective + T_product / efficiency / n). Sources: NVIDIA/TransformerEngine transformer_engine/
-// common/comm_gemm_overlap (tp_comm_overlap); pytorch/pytorch torch/distributed/_symmetric_memory
+// T_collective / n, T_collective + T_product / efficiency / n). So it comes out of three parts: a piece of one of them,
+// n - 1 pieces of both side by side, a piece of the other. The pieces between are not calls of their own, since a piece
+// is a copy between two ranks, which has little of a collective's latency. Sources: NVIDIA/TransformerEngine
+// transformer_engine/ common/comm_gemm_overlap (tp_comm_overlap); pytorch/pytorch torch/distributed/_symmetric_memory
 // (fused_all_gather_matmul, fused_matmul_reduce_scatter).
 
 // The rows of `kernels` arrive piece by piece.

@@ -215,7 +215,9 @@ void write_column_backward(BlockWriter& block, const Operator& op, const TensorC
     }
     return;
   }
-  if (gathered) block.communicate(tensor.stream, tensor_call(block, tensor, CollectiveKind::all_gather, op.divided));
+  if (gathered)
+    block.communicate(tensor.stream,
+                      tensor_call(block, tensor, CollectiveKind::all_gather, gathered_bytes(tensor, op.divided)));
   block.compute(op.input_gradient);
   if (gathered) block.wait_for(stream);
   const CollectiveKind reduction = gathered ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce;

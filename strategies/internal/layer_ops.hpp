@@ -21,7 +21,8 @@ struct TensorCommunication {
   // and hides that and the reduction of input gradients behind products. PyTorch's DTensor keeps what it has gathered,
   // or has recomputation gather it, and hides nothing.
   bool gathers_inputs_again = true;
-  // Forward inputs and gradients of outputs cross as 8-bit casts (PyTorch's float8 with scales of whole tensors).
+  // Inputs and gradients of outputs are gathered as 8-bit casts (PyTorch's float8 with scales of whole tensors;
+  // NVIDIA/TransformerEngine transformer_engine/pytorch/distributed.py).
   bool gathers_in_8_bits = false;
   // Above 1 (as many as ranks): collectives that would be exposed, cut up together with their products.
   std::int64_t pieces = 1;

@@ -186,6 +186,10 @@ std::vector<sim::Key> MegatronLm::keys() {
       {"stage_layers", &o.stage_layers,
        "layers of each stage, chunk by chunk; absent: spread evenly, first and last stage get fewer"},
       {"sequence_parallel", &o.sequence_parallel, "divide norms, dropout and residuals over the tensor group"},
+      {"overlap_tensor", &o.overlap_tensor,
+       "cut exposed tensor-parallel collectives up together with their products; absent: true with sequence_parallel "
+       "on "
+       "Hopper and later (tp-comm-overlap)"},
       {"distributed_optimizer", &o.distributed_optimizer,
        "shard optimizer state over data-parallel ranks (use-distributed-optimizer)"},
       {"overlap_grad_reduce", &o.overlap_grad_reduce, "reduce gradients while the last backward pass goes on"},
@@ -244,6 +248,8 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
     report("strategy.virtual_pipeline", "several chunks per stage need a pipeline of more than one stage");
   if (o.virtual_pipeline.value_or(1) > 1 && (schedule == "gpipe" || schedule == "zb-h1" || schedule == "zb-h2"))
     report("strategy.virtual_pipeline", schedule + " has one chunk per stage; use schedule 'interleaved'");
+  if (o.overlap_tensor.value_or(false) && !(o.sequence_parallel && o.tensor > 1))
+    report("strategy.overlap_tensor", "needs sequence_parallel: true and tensor parallelism, as in Megatron-LM");
   if (o.overlap_param_gather && !(o.distributed_optimizer && o.overlap_grad_reduce))
     report("strategy.overlap_param_gather", "needs distributed_optimizer: true and overlap_grad_reduce: true");
 

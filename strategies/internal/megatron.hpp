@@ -25,6 +25,7 @@ struct MegatronOptions {
   std::optional<std::int64_t> virtual_pipeline;
   std::vector<std::int64_t> stage_layers;
   bool sequence_parallel = false;
+  std::optional<bool> overlap_tensor;
   bool distributed_optimizer = false;
   bool overlap_grad_reduce = false;
   bool overlap_param_gather = false;
@@ -51,6 +52,12 @@ struct MegatronOptions {
   // Several model chunks per stage are only known to the interleaved schedule; naming them chooses it, as in Megatron.
   std::int64_t chunks() const;
   ScheduleKind schedule_kind() const;
+  // NVIDIA's performance recipes for Hopper and later have it on wherever Transformer Engine can (Megatron-Bridge
+  // scripts/performance/utils, tp_comm_overlap).
+  bool overlaps_tensor(const Job& job) const {
+    return tensor > 1 && sequence_parallel &&
+           overlap_tensor.value_or(job.accelerator.supports(workloads::Precision::fp8));
+  }
   bool validates_afterwards() const { return post_validation.value_or(splits_backward(schedule_kind())); }
 };
 

@@ -51,7 +51,9 @@ void MegatronPlanner::make_calls() {
         .slot = tensor_slot_,
         .sequence_parallel = sequence_parallel(),
         .overlaps_weight_gradients = options_.async_tensor_model_parallel_allreduce.value_or(recent_software()),
-        .loss = Bytes{micro_batch_ * job_.training.sequence / options_.context * 4}};
+        .loss = Bytes{micro_batch_ * job_.training.sequence / options_.context * 4},
+        .gathers_in_8_bits = training_.precision == workloads::Precision::fp8,
+        .pieces = options_.overlaps_tensor(job_) ? options_.tensor : 1};
   }
   if (options_.context > 1)
     with_.context =

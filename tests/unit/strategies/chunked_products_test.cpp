@@ -33,8 +33,10 @@ std::int64_t time_of(bool gathers, std::int64_t product_ps, std::int64_t collect
   plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(2);
   plan.communicators = sim::CommunicatorTable(2, plan.slots.size());
   plan.communicators.add({sim::RankId{0}, sim::RankId{1}}, {slot, slot});
-  plan.costs.add(std::vector<sim::CommunicationCost>(
-      plan.calls.size(), {.duration = sim::Duration{collective_ps / pieces}, .traffic = sim::no_traffic}));
+  std::vector<sim::CommunicationCost> costs;
+  for (const sim::Call& call : plan.calls)
+    costs.push_back({.duration = sim::Duration{collective_ps * call.bytes.count / 4000}, .traffic = sim::no_traffic});
+  plan.costs.add(costs);
   const sim::Outcome outcome = sim::run(plan);
   EXPECT_EQ(outcome.stall, "");
   return outcome.step_time.count();

@@ -196,7 +196,8 @@ TEST_F(MegatronLm, TensorParallelismReducesFourActivationsPerLayer) {
 }
 
 TEST_F(MegatronLm, SequenceParallelismSplitsThemAndGathersTheInputsAgain) {
-  const Result result = simulated({"strategy.tensor=8", "strategy.sequence_parallel=true"});
+  const Result result =
+      simulated({"strategy.tensor=8", "strategy.sequence_parallel=true", "strategy.overlap_tensor=false"});
   const CommunicationSummary gathered = row(result, Purpose::tensor, CollectiveKind::all_gather);
   const CommunicationSummary scattered = row(result, Purpose::tensor, CollectiveKind::reduce_scatter);
   // Two gathers forward and four backward, two reductions each way; embedding: a reduction forward, a gather backward;
@@ -205,6 +206,19 @@ TEST_F(MegatronLm, SequenceParallelismSplitsThemAndGathersTheInputsAgain) {
   EXPECT_EQ(scattered.count, 16 * (4 * layers + 2));
   expect_bytes(gathered.wire_bytes, 7.0 / 8 * 16 * (6 * layers + 3) * activation);
   expect_bytes(scattered.wire_bytes, 7.0 / 8 * 16 * (4 * layers + 2) * activation);
+}
+
+TEST_F(MegatronLm, OverlappingThemWithProductsSendsTheSameBytesInMoreCalls) {
+  const std::vector<std::string> exposed{"strategy.tensor=8", "strategy.sequence_parallel=true",
+                                         "strategy.overlap_tensor=false"};
+  std::vector<std::string> overlapped = exposed;
+  overlapped.back() = "strategy.overlap_tensor=true";
+  const Result without = simulated(exposed);
+  const Result with = simulated(overlapped);
+  for (const CollectiveKind kind : {CollectiveKind::all_gather, CollectiveKind::reduce_scatter}) {
+    expect_bytes(wire(with, Purpose::tensor, kind), wire(without, Purpose::tensor, kind));
+    EXPECT_GT(row(with, Purpose::tensor, kind).count, row(without, Purpose::tensor, kind).count);
+  }
 }
 
 TEST_F(MegatronLm, SequenceParallelismReducesTheGradientsOfNormsAtTheEnd) {
