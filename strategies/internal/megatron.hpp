@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "strategies/internal/groups.hpp"
+#include "strategies/pipeline_placement.hpp"
 #include "strategies/pipeline_schedule.hpp"
 #include "strategies/strategy.hpp"
 #include "workloads/layers.hpp"

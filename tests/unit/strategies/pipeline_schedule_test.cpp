@@ -3,18 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
-#include <chrono>
-#include <numeric>
-#include <optional>
+#include <map>
 #include <ostream>
-#include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
-#include "sim/executor.hpp"
-#include "strategies/internal/plan_builder.hpp"
+#include "tests/support/schedule_clock.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -27,14 +23,21 @@ constexpr auto one_f_one_b = ScheduleKind::one_forward_one_backward;
 constexpr auto interleaved = ScheduleKind::interleaved;
 constexpr auto zb_h1 = ScheduleKind::zb_h1;
 constexpr auto zb_h2 = ScheduleKind::zb_h2;
+constexpr auto zb_v = ScheduleKind::zb_v;
+constexpr auto dualpipe = ScheduleKind::dualpipe;
+constexpr auto dualpipe_v = ScheduleKind::dualpipe_v;
 
-// "F0 F1 B0 B1"; with several chunks "F0.1": micro-batch 0, chunk 1.
+// "F0 F1 B0 B1"; with several chunks "F0.1": micro-batch 0, chunk 1. Two passes at once: "F1.0&B0.1".
 std::string to_text(const Actions& actions, bool chunks = false) {
   std::string text;
   for (const PipelineAction& action : actions) {
     if (!text.empty()) text += ' ';
-    text += "FBIW"[static_cast<std::size_t>(action.kind)] + std::to_string(action.micro_batch);
-    if (chunks) text += '.' + std::to_string(action.chunk);
+    std::string separator;
+    for (const PipelineAction& pass : action.passes()) {
+      text += separator + "FBIW"[static_cast<std::size_t>(pass.kind)] + std::to_string(pass.micro_batch);
+      if (chunks) text += '.' + std::to_string(pass.chunk);
+      separator = "&";
+    }
   }
   return text;
 }
@@ -50,9 +53,11 @@ std::int64_t most_in_flight(const Actions& actions) {
   std::int64_t now = 0;
   std::int64_t most = 0;
   for (const PipelineAction& action : actions) {
-    if (action.kind == Kind::forward) ++now;
-    if (action.kind == Kind::backward || action.kind == Kind::backward_weight) --now;
-    most = std::max(most, now);
+    for (const PipelineAction& pass : action.passes()) {
+      if (pass.kind == Kind::forward) ++now;
+      most = std::max(most, now);
+      if (pass.kind == Kind::backward || pass.kind == Kind::backward_weight) --now;
+    }
   }
   return most;
 }
@@ -97,6 +102,54 @@ TEST(PipelineSchedule, ZeroBubbleH2TakesInputsFirstThenForwardsThenWeights) {
                 static_cast<std::size_t>(2 * (stages - stage) - 1));
 }
 
+TEST(PipelineSchedule, InterleavedGroupsMayBeLargerThanThePipelineAndTheLastOneSmaller) {
+  const Actions actions = pipeline_schedule(interleaved, 1, 2, 5, 2, 3);
+  EXPECT_EQ(to_text(actions, true),
+            "F0.0 F1.0 F2.0 F0.1 B0.1 F1.1 B1.1 F2.1 B2.1 F3.0 B0.0 F4.0 B1.0 F3.1 B2.0 F4.1 B3.1 B4.1 B3.0 B4.0");
+}
+
+TEST(PipelineSchedule, ZeroBubbleVGoesDownTheFirstChunksAndUpTheSecond) {
+  EXPECT_EQ(to_text(pipeline_schedule(zb_v, 0, 2, 4, 2), true),
+            "F0.0 F1.0 F2.0 F0.1 I0.1 W0.1 F1.1 I1.1 W1.1 F3.0 I0.0 W0.0 F2.1 I2.1 W2.1 I1.0 W1.0 F3.1 I3.1 W3.1 I2.0 "
+            "W2.0 I3.0 W3.0");
+  EXPECT_EQ(to_text(pipeline_schedule(zb_v, 1, 2, 4, 2), true),
+            "F0.0 F0.1 F1.0 F1.1 I0.1 W0.1 F2.0 I0.0 W0.0 F2.1 I1.1 W1.1 F3.0 I1.0 W1.0 F3.1 I2.1 W2.1 I2.0 I3.1 I3.0 "
+            "W2.0 W3.1 W3.0");
+}
+
+TEST(PipelineSchedule, ZeroBubbleVLeavesOutWhatFewerMicroBatchesLack) {
+  for (std::int64_t stage = 0; stage < 4; ++stage) {
+    Actions expected = pipeline_schedule(zb_v, stage, 4, 7, 2);
+    std::erase_if(expected, [](const PipelineAction& action) { return action.micro_batch >= 3; });
+    EXPECT_EQ(pipeline_schedule(zb_v, stage, 4, 3, 2), expected);
+  }
+}
+
+TEST(PipelineSchedule, DualPipeTakesTheFirstHalfOneWayAndTheSecondHalfTheOther) {
+  EXPECT_EQ(to_text(pipeline_schedule(dualpipe, 0, 2, 8, 2), true),
+            "F0.0 F4.1 F1.0 B4.1 F5.1&B0.0 F2.0&B5.1 F6.1&B1.0 F3.0&B6.1 F7.1&B2.0 B7.1 I3.0 W3.0");
+  EXPECT_EQ(to_text(pipeline_schedule(dualpipe, 0, 4, 8, 2), true),
+            "F0.0 F1.0 F2.0 F4.1 I4.1 W4.1 F5.1 F3.0&B5.1 F6.1&B0.0 B6.1 F7.1&B1.0 B7.1 I2.0 W2.0 I3.0 W3.0");
+}
+
+// The other half of the stages does the same the other way round.
+TEST(PipelineSchedule, DualPipeIsItsOwnMirrorImage) {
+  for (const std::int64_t stages : {2, 4, 8})
+    for (std::int64_t stage = 0; stage < stages / 2; ++stage) {
+      const std::int64_t micro_batches = 2 * stages + 4;
+      Actions mirrored = pipeline_schedule(dualpipe, stages - 1 - stage, stages, micro_batches, 2);
+      for (PipelineAction& action : mirrored) {
+        const auto mirror = [&](std::int64_t& micro_batch, std::int64_t& chunk) {
+          micro_batch += micro_batches / 2 * (chunk == 0 ? 1 : -1);
+          chunk = 1 - chunk;
+        };
+        mirror(action.micro_batch, action.chunk);
+        if (action.kind == Kind::forward_and_backward) mirror(action.backward_micro_batch, action.backward_chunk);
+      }
+      EXPECT_EQ(mirrored, pipeline_schedule(dualpipe, stage, stages, micro_batches, 2));
+    }
+}
+
 TEST(PipelineSchedule, WarmUpsAreThoseOfMegatron) {
   for (const std::int64_t stages : {1, 2, 4, 8})
     for (std::int64_t stage = 0; stage < stages; ++stage) {
@@ -117,45 +170,67 @@ TEST(PipelineSchedule, WarmUpsAreThoseOfMegatron) {
     }
 }
 
-TEST(PipelineSchedule, EveryActionHappensOnceAndForwardsComeBeforeTheirBackwards) {
-  for (const ScheduleKind kind : {gpipe, one_f_one_b, interleaved})
-    for (const std::int64_t chunks : {1, 2, 3, 4}) {
-      if (kind != interleaved && chunks > 1) continue;
-      for (const std::int64_t stages : {1, 2, 4, 5})
-        for (const std::int64_t rounds : {1, 2, 3})
-          for (std::int64_t stage = 0; stage < stages; ++stage) {
-            const std::int64_t micro_batches = rounds * stages;
-            std::set<std::pair<std::int64_t, std::int64_t>> forward;
-            std::set<std::pair<std::int64_t, std::int64_t>> backward;
-            for (const PipelineAction& action : pipeline_schedule(kind, stage, stages, micro_batches, chunks)) {
-              const std::pair which{action.micro_batch, action.chunk};
-              if (action.kind == Kind::forward) {
-                EXPECT_TRUE(forward.insert(which).second);
-              } else {
-                EXPECT_TRUE(backward.insert(which).second);
-                EXPECT_TRUE(forward.contains(which));
-              }
-            }
-            EXPECT_EQ(forward.size(), static_cast<std::size_t>(micro_batches * chunks));
-            EXPECT_EQ(forward, backward);
-          }
+std::vector<tests::Pipeline> small_pipelines() {
+  std::vector<tests::Pipeline> pipelines;
+  for (const std::int64_t stages : {1, 2, 3, 4, 5, 8})
+    for (const std::int64_t micro_batches : {1, 2, 3, 8, 10, 16, 17, 24}) {
+      for (const ScheduleKind kind : {gpipe, one_f_one_b, zb_h1, zb_h2})
+        pipelines.push_back({.kind = kind, .stages = stages, .micro_batches = micro_batches});
+      pipelines.push_back({.kind = zb_v, .stages = stages, .micro_batches = micro_batches, .chunks = 2});
+      for (const std::int64_t chunks : {2, 3})
+        for (std::int64_t group = stages; group <= micro_batches; ++group)
+          if (micro_batches % group == 0 || micro_batches % group >= stages)
+            pipelines.push_back({interleaved, stages, micro_batches, chunks, group});
+      if (micro_batches < 2 * stages) continue;
+      pipelines.push_back({.kind = dualpipe_v, .stages = stages, .micro_batches = micro_batches, .chunks = 2});
+      if (stages % 2 == 0 && micro_batches % 2 == 0)
+        pipelines.push_back({.kind = dualpipe, .stages = stages, .micro_batches = micro_batches, .chunks = 2});
+    }
+  return pipelines;
+}
+
+// Of every micro-batch that goes through a chunk: one forward pass, then one backward pass or both of its parts.
+TEST(PipelineSchedule, EveryPassHappensOnceAndInOrder) {
+  for (const tests::Pipeline& p : small_pipelines())
+    for (std::int64_t stage = 0; stage < p.stages; ++stage) {
+      std::map<std::pair<std::int64_t, std::int64_t>, std::string> passes;
+      for (const PipelineAction& action :
+           pipeline_schedule(p.kind, stage, p.stages, p.micro_batches, p.chunks, p.group))
+        for (const PipelineAction& pass : action.passes())
+          passes[{pass.chunk, pass.micro_batch}] += "FBIW"[static_cast<std::size_t>(pass.kind)];
+      const std::int64_t copies = p.kind == dualpipe ? 2 : 1;
+      EXPECT_EQ(passes.size(), static_cast<std::size_t>(p.chunks * p.micro_batches / copies));
+      for (const auto& [which, order] : passes) EXPECT_TRUE(order == "FB" || order == "FIW") << order;
     }
 }
 
-TEST(PipelineSchedule, SplitBackwardPassesHappenOnceEachAndInOrder) {
-  for (const ScheduleKind kind : {zb_h1, zb_h2})
-    for (const std::int64_t stages : {1, 2, 4, 5})
-      for (const std::int64_t micro_batches : {1, 2, 3, 8, 17})
-        for (std::int64_t stage = 0; stage < stages; ++stage) {
-          std::array<std::int64_t, 4> done{};
-          for (const PipelineAction& action : pipeline_schedule(kind, stage, stages, micro_batches, 1)) {
-            const auto index = static_cast<std::size_t>(action.kind);
-            EXPECT_EQ(action.micro_batch, done.at(index)++);
-            if (action.kind == Kind::forward) continue;
-            EXPECT_LT(action.micro_batch, done.at(action.kind == Kind::backward_input ? 0 : 2));
-          }
-          EXPECT_EQ(done, (std::array<std::int64_t, 4>{micro_batches, 0, micro_batches, micro_batches}));
+// The messages between two stages match: both go through the micro-batches in the same order.
+TEST(PipelineSchedule, StagesHandOnInTheOrderInWhichTheNextOnesReceive) {
+  for (const tests::Pipeline& p : small_pipelines()) {
+    const PipelinePlacement placement(p.kind, p.stages, p.chunks);
+    std::map<std::tuple<std::int64_t, std::int64_t, bool>, std::vector<std::int64_t>> sent;
+    std::map<std::tuple<std::int64_t, std::int64_t, bool>, std::vector<std::int64_t>> received;
+    for (std::int64_t stage = 0; stage < p.stages; ++stage)
+      for (const PipelineAction& action :
+           pipeline_schedule(p.kind, stage, p.stages, p.micro_batches, p.chunks, p.group))
+        for (const PipelineAction& pass : action.passes()) {
+          if (pass.kind == Kind::backward_weight) continue;
+          const bool forward = pass.kind == Kind::forward;
+          const std::int64_t way = (placement.goes_back(pass.chunk) == forward) ? -1 : 1;
+          const auto neighbour = [&](std::int64_t step) { return (stage + step + p.stages) % p.stages; };
+          const bool arrives = placement.input_arrives(stage, pass.chunk);
+          const bool departs = placement.output_departs(stage, pass.chunk);
+          const std::int64_t track = placement.has_way_back() ? pass.chunk : 0;
+          if (forward ? departs : arrives) sent[{neighbour(way), track, forward}].push_back(pass.micro_batch);
+          if (forward ? arrives : departs) received[{stage, track, forward}].push_back(pass.micro_batch);
         }
+    EXPECT_EQ(sent, received);
+  }
+}
+
+TEST(PipelineSchedule, NoStagesWaitForEachOther) {
+  for (const tests::Pipeline& p : small_pipelines())
+    EXPECT_TRUE(tests::ScheduleClock(p, {}).complete()) << static_cast<int>(p.kind) << ' ' << p.stages;
 }
 
 TEST(PipelineSchedule, FewerMicroBatchesThanStagesAreAllWarmUp) {
@@ -171,261 +246,110 @@ TEST(PipelineSchedule, HoldsAsManyActivationsAsItHasInFlight) {
   EXPECT_EQ(most_in_flight_of_stages(interleaved, 8, 16, 4).front(), 39);  // of a quarter
   EXPECT_EQ(most_in_flight_of_stages(zb_h1, 8, 16, 1), std::vector<std::int64_t>(8, 8));
   EXPECT_EQ(most_in_flight_of_stages(zb_h2, 8, 32, 1), std::vector<std::int64_t>(8, 15));
+  EXPECT_EQ(most_in_flight_of_stages(zb_v, 8, 16, 2), std::vector<std::int64_t>(8, 16));  // of half a stage
+  EXPECT_EQ(most_in_flight_of_stages(dualpipe, 8, 16, 2), std::vector<std::int64_t>(8, 9));
+  EXPECT_EQ(most_in_flight_of_stages(dualpipe_v, 8, 16, 2), std::vector<std::int64_t>(8, 17));  // of half a stage
 }
 
-// Layers as (first, those between, last), which are all alike.
-void expect_spread(std::int64_t layers, std::int64_t positions, std::int64_t first, std::int64_t middle,
-                   std::int64_t last) {
-  std::vector<std::int64_t> expected(static_cast<std::size_t>(positions), middle);
-  expected.front() = first;
-  expected.back() = last;
-  EXPECT_EQ(spread_layers(layers, positions), expected) << layers << " on " << positions;
+// A stage's forward pass, its backward pass for inputs and the one for weights take 1 each; chunks share them.
+tests::ScheduleClock clock_of(const tests::Pipeline& pipeline, tests::PassDurations stage = {}) {
+  const auto share = static_cast<double>(pipeline.kind == dualpipe ? 1 : pipeline.chunks);
+  stage.forward /= share;
+  stage.backward_input /= share;
+  stage.backward_weight /= share;
+  return {pipeline, stage};
 }
 
-TEST(SpreadLayers, GivesTheFirstAndTheLastPositionFewer) {
-  expect_spread(126, 16, 7, 8, 7);   // Llama 3 405B
-  expect_spread(126, 128, 0, 1, 0);  // with eight chunks per stage: embedding and head have a position of their own
-  expect_spread(70, 12, 5, 6, 5);    // BLOOM 176B
-  expect_spread(30, 8, 3, 4, 3);
-  expect_spread(46, 48, 0, 1, 0);
-}
-
-TEST(SpreadLayers, IsEvenWhereItCanBe) {
-  expect_spread(96, 8, 12, 12, 12);
-  EXPECT_EQ(spread_layers(5, 1), (std::vector<std::int64_t>{5}));
-  EXPECT_EQ(spread_layers(33, 4), (std::vector<std::int64_t>{8, 9, 8, 8}));
-  EXPECT_EQ(spread_layers(35, 4),
-            (std::vector<std::int64_t>{8, 9, 9, 9}));  // the head's position before the embedding's
-  EXPECT_EQ(spread_layers(3, 2), (std::vector<std::int64_t>{1, 2}));
-}
-
-TEST(SpreadLayers, PlacesEveryLayerAndDiffersByOneAtMost) {
-  for (std::int64_t positions = 1; positions < 40; ++positions)
-    for (std::int64_t layers = 0; layers < 100; ++layers) {
-      const std::vector<std::int64_t> spread = spread_layers(layers, positions);
-      ASSERT_EQ(spread.size(), static_cast<std::size_t>(positions));
-      EXPECT_EQ(std::accumulate(spread.begin(), spread.end(), std::int64_t{0}), layers);
-      EXPECT_LE(*std::ranges::max_element(spread) - *std::ranges::min_element(spread), 1);
-    }
-}
-
-// A step of nothing but schedule: a forward pass of a stage takes 1 ms, a backward one 2 ms, half of it for inputs and
-// half for weights, shared evenly by its chunks; transfers take no time, but sender and receiver meet. A barrier ends
-// the step, unless there is none.
-class ScheduleOnly {
- public:
-  ScheduleOnly(ScheduleKind kind, std::int64_t stages, std::int64_t micro_batches, std::int64_t chunks,
-               bool barrier_at_end = true)
-      : stages_(stages), chunks_(chunks), overlaps_(chunks > 1 || splits_backward(kind)) {
-    using sim::CollectiveKind;
-    using sim::Purpose;
-    next_ = builder_.slot("next");
-    previous_ = builder_.slot("previous");
-    next_gradient_ = builder_.slot("gradient from next");
-    previous_gradient_ = builder_.slot("gradient to previous");
-    everyone_ = builder_.slot("everyone");
-    barrier_stream_ = builder_.stream("barrier");
-    for (std::size_t direction = 0; direction < 2; ++direction) {
-      Direction& d = directions_.at(direction);
-      const bool forward = direction == 0;
-      d.send_stream = builder_.stream("send");
-      d.receive_stream = builder_.stream("receive");
-      d.send = builder_.call(forward ? next_ : previous_gradient_, CollectiveKind::send, {}, Purpose::pipeline);
-      d.receive = builder_.call(forward ? previous_ : next_gradient_, CollectiveKind::receive, {}, Purpose::pipeline);
-      const sim::Kernel work{.name = forward ? "forward" : "backward",
-                             .duration = sim::Duration{std::chrono::milliseconds{forward ? 1 : 2}} / chunks};
-      d.work = builder_.block(work.name, {}).compute({&work, 1}).finish();
-      d.sent = builder_.block("send", {}).communicate(d.send_stream, d.send).finish();
-      for (std::size_t turn = 0; turn < 2; ++turn) {
-        const sim::EventRef arrived = builder_.event();
-        d.posted.at(turn) =
-            builder_.block("post", {}).communicate(d.receive_stream, d.receive, 0, {}, arrived).finish();
-        d.awaited.at(turn) = builder_.block("await", {}).wait_for(arrived).finish();
-      }
-    }
-    const sim::Kernel half{.name = "half a backward", .duration = std::chrono::milliseconds{1}};
-    half_backward_ = builder_.block(half.name, {}).compute({&half, 1}).finish();
-    const sim::CallId barrier = builder_.call(everyone_, CollectiveKind::barrier, {}, Purpose::data);
-    barrier_ =
-        builder_.block("end", {}).blocking(barrier_stream_, barrier).host_wait(sim::set_of(barrier_stream_)).finish();
-    for (std::int64_t stage = 0; stage < stages; ++stage)
-      write_program(stage, pipeline_schedule(kind, stage, stages, micro_batches, chunks), barrier_at_end);
-    connect();
-  }
-
-  double milliseconds() const {
-    const sim::Plan& plan = builder_.plan();
-    const sim::Outcome outcome = sim::run(plan);
-    EXPECT_EQ(outcome.stall, "");
-    EXPECT_TRUE(outcome.steady);
-    return sim::to_seconds(outcome.step_time) * 1e3;
-  }
-
- private:
-  struct Direction {
-    sim::StreamId send_stream{}, receive_stream{};
-    sim::CallId send{}, receive{};
-    sim::BlockId work{}, sent{};
-    std::array<sim::BlockId, 2> posted{}, awaited{};  // in turns
-  };
-
-  static std::size_t index(const PipelineAction& action) { return action.kind == Kind::forward ? 0 : 1; }
-  bool first(std::int64_t stage, const PipelineAction& action) const { return stage == 0 && action.chunk == 0; }
-  bool last(std::int64_t stage, const PipelineAction& action) const {
-    return stage == stages_ - 1 && action.chunk == chunks_ - 1;
-  }
-  static bool transfers(const PipelineAction& action) { return action.kind != Kind::backward_weight; }
-  sim::BlockId work(const PipelineAction& action) const {
-    const bool half = action.kind == Kind::backward_input || action.kind == Kind::backward_weight;
-    return half ? half_backward_ : directions_.at(index(action)).work;
-  }
-  bool receives(std::int64_t stage, const PipelineAction& action) const {
-    if (!transfers(action)) return false;
-    return action.kind == Kind::forward ? !first(stage, action) : !last(stage, action);
-  }
-  bool sends(std::int64_t stage, const PipelineAction& action) const {
-    if (!transfers(action)) return false;
-    return action.kind == Kind::forward ? !last(stage, action) : !first(stage, action);
-  }
-
-  void write_program(std::int64_t stage, const Actions& actions, bool barrier_at_end) {
-    sim::Program program;
-    if (overlaps_)
-      write_overlapped(program, stage, actions);
-    else
-      write_blocking(program, stage, actions);
-    if (barrier_at_end) program.calls.push_back({.block = barrier_});
-    builder_.plan().programs.add(std::move(program));
-  }
-
-  // Between two actions one block sends what the first made and receives what the second needs; all wait for it.
-  void write_blocking(sim::Program& program, std::int64_t stage, const Actions& actions) {
-    std::optional<PipelineAction> done;
-    const auto transfer = [&](const std::optional<PipelineAction>& next) {
-      BlockWriter block = builder_.block("transfer", {});
-      sim::StreamSet used = 0;
-      const auto post = [&](sim::StreamId stream, sim::CallId call) {
-        block.communicate(stream, call);
-        used = static_cast<sim::StreamSet>(used | sim::set_of(stream));
-      };
-      if (done && sends(stage, *done))
-        post(directions_.at(index(*done)).send_stream, directions_.at(index(*done)).send);
-      if (next && receives(stage, *next))
-        post(directions_.at(index(*next)).receive_stream, directions_.at(index(*next)).receive);
-      if (used == 0) return;
-      block.wait_for(used).host_wait(used);
-      program.calls.push_back({.block = block.finish()});
-    };
-    for (const PipelineAction& action : actions) {
-      transfer(action);
-      program.calls.push_back({.block = directions_.at(index(action)).work});
-      done = action;
-    }
-    transfer(std::nullopt);
-  }
-
-  // Receives are posted one action ahead, and nothing waits for a send.
-  void write_overlapped(sim::Program& program, std::int64_t stage, const Actions& actions) {
-    std::array<std::size_t, 2> posted{};
-    std::array<std::size_t, 2> awaited{};
-    const auto post = [&](const PipelineAction& action) {
-      const std::size_t d = index(action);
-      if (receives(stage, action)) program.calls.push_back({.block = directions_.at(d).posted.at(posted.at(d)++ % 2)});
-    };
-    std::size_t next = 0;
-    for (std::size_t i = 0; i < actions.size(); ++i) {
-      const std::size_t d = index(actions[i]);
-      std::size_t ahead = i + 1;
-      while (ahead < actions.size() && !transfers(actions[ahead])) ++ahead;
-      while (next < std::min(ahead + 1, actions.size())) post(actions[next++]);
-      if (receives(stage, actions[i]))
-        program.calls.push_back({.block = directions_.at(d).awaited.at(awaited.at(d)++ % 2)});
-      program.calls.push_back({.block = work(actions[i])});
-      if (sends(stage, actions[i])) program.calls.push_back({.block = directions_.at(d).sent});
-    }
-  }
-
-  // One rank per stage; with several chunks the last sends to the first.
-  void connect() {
-    sim::Plan& plan = builder_.plan();
-    const auto ranks = static_cast<std::size_t>(stages_);
-    plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(ranks);
-    plan.communicators = sim::CommunicatorTable(ranks, plan.slots.size());
-    std::vector<sim::RankId> all;
-    for (std::size_t i = 0; i < ranks; ++i) {
-      const sim::RankId rank = plan.program_of.id(i);
-      plan.program_of[rank] = plan.programs.id(i);
-      all.push_back(rank);
-      if (i + 1 == ranks && chunks_ == 1) continue;
-      const sim::RankId next = plan.program_of.id((i + 1) % ranks);
-      plan.communicators.add({rank, next}, {next_, previous_});
-      plan.communicators.add({next, rank}, {previous_gradient_, next_gradient_});
-    }
-    plan.communicators.add(all, std::vector<sim::SlotId>(ranks, everyone_));
-    plan.algorithms = {"none"};
-    plan.costs.add(std::vector<sim::CommunicationCost>(plan.calls.size()));
-  }
-
-  std::int64_t stages_;
-  std::int64_t chunks_;
-  bool overlaps_;
-  mutable PlanBuilder builder_;
-  sim::SlotId next_{}, previous_{}, next_gradient_{}, previous_gradient_{}, everyone_{};
-  sim::StreamId barrier_stream_{};
-  std::array<Direction, 2> directions_;  // activations, gradients
-  sim::BlockId half_backward_{}, barrier_{};
-};
-
-double makespan(ScheduleKind kind, std::int64_t stages, std::int64_t micro_batches, std::int64_t chunks = 1) {
-  return ScheduleOnly(kind, stages, micro_batches, chunks).milliseconds();
-}
-
-struct Makespans {
+struct Golden {
+  const char* name;
+  ScheduleKind kind;
+  std::int64_t chunks;
   std::int64_t stages;
   std::int64_t micro_batches;
-  double plain;  // GPipe and 1F1B
-  double two_chunks;
-  double four_chunks;
-  double zero_bubble_h1;
+  double makespan;
 
-  friend void PrintTo(const Makespans& makespans, std::ostream* stream) {
-    *stream << makespans.stages << " stages, " << makespans.micro_batches << " micro-batches";
-  }
+  friend void PrintTo(const Golden& golden, std::ostream* out) { *out << golden.name; }
 };
-class PipelineMakespan : public testing::TestWithParam<Makespans> {};
+class PipelineMakespan : public testing::TestWithParam<Golden> {};
 
-TEST_P(PipelineMakespan, OfGPipeIsTheMicroBatchesAndTheBubble) {
-  EXPECT_DOUBLE_EQ(makespan(gpipe, GetParam().stages, GetParam().micro_batches), GetParam().plain);
-}
-TEST_P(PipelineMakespan, OfOneForwardOneBackwardIsThatOfGPipe) {
-  EXPECT_DOUBLE_EQ(makespan(one_f_one_b, GetParam().stages, GetParam().micro_batches), GetParam().plain);
-}
-TEST_P(PipelineMakespan, OfInterleavedHasABubbleDividedByTheChunks) {
-  EXPECT_DOUBLE_EQ(makespan(interleaved, GetParam().stages, GetParam().micro_batches, 2), GetParam().two_chunks);
-  EXPECT_DOUBLE_EQ(makespan(interleaved, GetParam().stages, GetParam().micro_batches, 4), GetParam().four_chunks);
-}
-
-TEST_P(PipelineMakespan, OfZeroBubbleH1HasAThirdOfTheBubble) {
-  EXPECT_DOUBLE_EQ(makespan(zb_h1, GetParam().stages, GetParam().micro_batches), GetParam().zero_bubble_h1);
-}
-// With passes of equal length no stage is ever idle between its first and its last action: step follows step after
-// three passes for each micro-batch, and only a barrier, which stages reach one pass after the other, costs time.
-TEST_P(PipelineMakespan, OfZeroBubbleH2HasNoBubbleWithoutABarrier) {
-  const auto stages = GetParam().stages;
-  const auto micro_batches = GetParam().micro_batches;
-  EXPECT_DOUBLE_EQ(ScheduleOnly(zb_h2, stages, micro_batches, 1, false).milliseconds(),
-                   static_cast<double>(3 * micro_batches));
-  EXPECT_DOUBLE_EQ(makespan(zb_h2, stages, micro_batches), static_cast<double>(3 * micro_batches + stages - 1));
+TEST_P(PipelineMakespan, IsThatOfTheLiterature) {
+  const Golden& golden = GetParam();
+  const tests::ScheduleClock clock = clock_of({golden.kind, golden.stages, golden.micro_batches, golden.chunks});
+  EXPECT_DOUBLE_EQ(clock.makespan(), golden.makespan);
+  // Every stage works three units for each micro-batch, so all of them are idle for equally long.
+  for (std::int64_t stage = 0; stage < golden.stages; ++stage)
+    EXPECT_DOUBLE_EQ(clock.idle(static_cast<std::size_t>(stage)),
+                     golden.makespan - static_cast<double>(3 * golden.micro_batches));
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, PipelineMakespan,
-                         testing::Values(Makespans{4, 8, 33, 28.5, 26.25, 27}, Makespans{8, 16, 69, 58.5, 53.25, 55},
-                                         Makespans{8, 32, 117, 106.5, 101.25, 103},
-                                         Makespans{16, 64, 237, 214.5, 203.25, 207}),
-                         [](const testing::TestParamInfo<Makespans>& test) {
-                           return std::to_string(test.param.stages) + "Stages" +
-                                  std::to_string(test.param.micro_batches) + "MicroBatches";
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Golden, PipelineMakespan,
+    testing::Values(
+        Golden{"GPipe", gpipe, 1, 4, 8, 33}, Golden{"GPipe", gpipe, 1, 8, 16, 69},
+        Golden{"GPipe", gpipe, 1, 8, 32, 117}, Golden{"GPipe", gpipe, 1, 16, 64, 237},
+        Golden{"OneFOneB", one_f_one_b, 1, 4, 8, 33}, Golden{"OneFOneB", one_f_one_b, 1, 8, 16, 69},
+        Golden{"OneFOneB", one_f_one_b, 1, 8, 32, 117}, Golden{"OneFOneB", one_f_one_b, 1, 16, 64, 237},
+        Golden{"TwoChunks", interleaved, 2, 4, 8, 28.5}, Golden{"TwoChunks", interleaved, 2, 8, 16, 58.5},
+        Golden{"TwoChunks", interleaved, 2, 8, 32, 106.5}, Golden{"TwoChunks", interleaved, 2, 16, 64, 214.5},
+        Golden{"FourChunks", interleaved, 4, 4, 8, 26.25}, Golden{"FourChunks", interleaved, 4, 8, 16, 53.25},
+        Golden{"FourChunks", interleaved, 4, 8, 32, 101.25}, Golden{"FourChunks", interleaved, 4, 16, 64, 203.25},
+        Golden{"ZbH1", zb_h1, 1, 4, 8, 27}, Golden{"ZbH1", zb_h1, 1, 8, 16, 55}, Golden{"ZbH1", zb_h1, 1, 8, 32, 103},
+        Golden{"ZbH1", zb_h1, 1, 16, 64, 207}, Golden{"ZbV", zb_v, 2, 4, 8, 25.5}, Golden{"ZbV", zb_v, 2, 8, 16, 51.5},
+        Golden{"ZbV", zb_v, 2, 8, 32, 99.5}, Golden{"ZbV", zb_v, 2, 16, 64, 199.5},
+        Golden{"DualPipe", dualpipe, 2, 4, 8, 26}, Golden{"DualPipe", dualpipe, 2, 8, 20, 66},
+        Golden{"DualPipe", dualpipe, 2, 8, 32, 102}, Golden{"DualPipe", dualpipe, 2, 16, 64, 206},
+        Golden{"DualPipeV", dualpipe_v, 2, 4, 8, 27}, Golden{"DualPipeV", dualpipe_v, 2, 8, 16, 55}),
+    [](const testing::TestParamInfo<Golden>& test) {
+      return test.param.name + std::to_string(test.param.stages) + "Stages" + std::to_string(test.param.micro_batches) +
+             "MicroBatches";
+    });
+
+// Bubbles of the literature, with passes that do not take equally long.
+TEST(PipelineBubble, IsTheFormulaOfEachSchedule) {
+  const tests::PassDurations passes{.forward = 1, .backward_input = 1.25, .backward_weight = 0.75};
+  const double backward = 2;
+  for (const std::int64_t stages : {2, 4, 8}) {
+    const auto between = static_cast<double>(stages - 1);
+    const auto idle = [&](ScheduleKind kind, std::int64_t chunks) {
+      return clock_of({kind, stages, 4 * stages, chunks}, passes).idle(0);
+    };
+    EXPECT_DOUBLE_EQ(idle(gpipe, 1), between * (1 + backward));
+    EXPECT_DOUBLE_EQ(idle(one_f_one_b, 1), between * (1 + backward));
+    EXPECT_DOUBLE_EQ(idle(interleaved, 2), between * (1 + backward) / 2);
+    EXPECT_DOUBLE_EQ(idle(zb_h1, 1), between * (1 + backward - 2 * 0.75));
+  }
+}
+
+// (p - 1) (F + I - 2 W) on the first stage, and ever less on those behind it.
+TEST(PipelineBubble, OfZeroBubbleH2LeavesNothingIdleWherePassesTakeEquallyLong) {
+  for (const std::int64_t stages : {2, 4, 8})
+    for (const double weight : {1.0, 0.75, 0.5}) {
+      const tests::ScheduleClock clock = clock_of({zb_h2, stages, 8 * stages, 1}, {.backward_weight = weight});
+      for (std::int64_t stage = 0; stage < stages; ++stage)
+        EXPECT_NEAR(clock.idle_inside(static_cast<std::size_t>(stage)),
+                    static_cast<double>(stages - 1 - stage) * (1 + 1 - 2 * weight), 1e-9);
+    }
+}
+
+TEST(PipelineBubble, OfZeroBubbleVIsBetweenTheStagesFirstAndLastActionsOnly) {
+  for (const std::int64_t stages : {2, 4, 8})
+    for (const std::int64_t micro_batches : {2 * stages - 1, 2 * stages, 4 * stages}) {
+      const tests::ScheduleClock clock = clock_of({zb_v, stages, micro_batches, 2});
+      for (std::int64_t stage = 0; stage < stages; ++stage)
+        EXPECT_DOUBLE_EQ(clock.idle_inside(static_cast<std::size_t>(stage)), 0);
+    }
+}
+
+// (p / 2 - 1) (F&B + B - 3 W): DualPipe's README.
+TEST(PipelineBubble, OfDualPipeShrinksWithWhatOverlappingSaves) {
+  const tests::PassDurations passes{.overlapped = 2.4};
+  const tests::ScheduleClock clock = clock_of({dualpipe, 8, 32, 2}, passes);
+  EXPECT_NEAR(clock.makespan(), 86.4, 1e-9);
+  for (const std::size_t middle : {3U, 4U}) {
+    EXPECT_NEAR(clock.idle(middle), 4.2, 1e-9);
+    EXPECT_NEAR(clock.idle(middle), 3 * (2.4 + 2 - 3), 1e-9);
+  }
+}
 
 }  // namespace
 }  // namespace trainyard::strategies
