@@ -50,6 +50,10 @@ void append_millionths(std::string& out, std::int64_t value) {
   out.append(decimals.data(), decimals.size());
 }
 
+// Before the phase of blocks of which two passes run at once, see strategies/internal/pass_overlap.hpp.
+constexpr std::string_view overlapped = "overlapped-";
+bool is_overlapped(std::string_view phase) { return phase.starts_with(overlapped); }
+
 // What a slice says of its operation, up to what differs from one execution to the next. The same in all executions by
 // a rank; the group is another for the next rank.
 struct Label {
@@ -92,6 +96,11 @@ class TraceWriter {
   void write_metadata(std::string_view what, RankId rank, std::optional<StreamId> stream, std::string_view value);
   void write_slice(const OpRecord& record);
   std::string_view phase_of(const OpRecord& record) const;
+  struct Pass {
+    std::string_view phase;
+    std::int32_t micro_batch = -1;
+  };
+  std::vector<Pass> passes_of(std::span<const std::uint32_t> indices) const;
   std::size_t phase_length(std::span<const std::uint32_t> indices) const;
   void write_phase(std::span<const std::uint32_t> indices);
   void write_arrow_end(const OpRecord& record, const ArrowEnd& end);
@@ -284,14 +293,30 @@ std::string_view TraceWriter::phase_of(const OpRecord& record) const {
   return record.micro_batch < 0 ? block : block.substr(0, block.find(' '));
 }
 
+// Records of two passes that run at once come in turns: a phase has one micro-batch of each.
+std::vector<TraceWriter::Pass> TraceWriter::passes_of(std::span<const std::uint32_t> indices) const {
+  std::vector<Pass> passes;
+  for (const std::uint32_t index : indices) {
+    const OpRecord& record = outcome_.records[index];
+    const Pass pass{.phase = phase_of(record), .micro_batch = record.micro_batch};
+    if (std::ranges::find(passes, pass.phase, &Pass::phase) == passes.end()) passes.push_back(pass);
+  }
+  std::ranges::sort(passes, std::ranges::greater{}, &Pass::phase);  // the forward pass is named first
+  return passes;
+}
+
 // How many records from the first on belong to its phase.
 std::size_t TraceWriter::phase_length(std::span<const std::uint32_t> indices) const {
-  const OpRecord& first = outcome_.records[indices.front()];
-  std::size_t length = 1;
-  while (length < indices.size()) {
-    const OpRecord& next = outcome_.records[indices[length]];
-    if (next.micro_batch != first.micro_batch || phase_of(next) != phase_of(first)) break;
-    ++length;
+  std::vector<Pass> passes;
+  std::size_t length = 0;
+  for (; length < indices.size(); ++length) {
+    const OpRecord& record = outcome_.records[indices[length]];
+    const Pass pass{.phase = phase_of(record), .micro_batch = record.micro_batch};
+    const auto known = std::ranges::find(passes, pass.phase, &Pass::phase);
+    if (known != passes.end() && known->micro_batch != pass.micro_batch) break;
+    if (known != passes.end()) continue;
+    if (!passes.empty() && !(is_overlapped(pass.phase) && is_overlapped(passes.front().phase))) break;
+    passes.push_back(pass);
   }
   return length;
 }
@@ -304,13 +329,22 @@ void TraceWriter::write_phase(std::span<const std::uint32_t> indices) {
   append_field("tid", static_cast<std::int64_t>(thread_of(first.rank, first.stream)));
   append_time("ts", start - from_);
   append_time("dur", ticks(outcome_.records[indices.back()].end) - start);
-  const std::string phase(phase_of(first));
-  // As in the literature's diagrams: F3 and B3 are the passes of micro-batch 3, I3 and W3 the parts of B3.
-  std::string name = phase;
-  if (first.micro_batch >= 0)
-    name = std::string(1, static_cast<char>(phase.front() - 'a' + 'A')) + std::to_string(first.micro_batch);
-  out_ += R"(,"name":)" + json_string(name) + R"(,"cat":"phase","args":{"phase":)" + json_string(phase);
-  if (first.micro_batch >= 0) append_field("micro_batch", first.micro_batch);
+  // As in the literature's diagrams: F3 and B3 are the passes of micro-batch 3, I3 and W3 the parts of B3, F3&B1 two
+  // passes at once.
+  std::string name;
+  std::string phase;
+  const std::vector<Pass> passes = passes_of(indices);
+  for (const Pass& pass : passes) {
+    const std::string word(is_overlapped(pass.phase) ? pass.phase.substr(overlapped.size()) : pass.phase);
+    const std::string separator = phase.empty() ? "" : "&";
+    phase += separator + word;
+    if (pass.micro_batch >= 0)
+      name += separator + static_cast<char>(word.front() - 'a' + 'A') + std::to_string(pass.micro_batch);
+  }
+  out_ += R"(,"name":)" + json_string(name.empty() ? phase : name) + R"(,"cat":"phase","args":{"phase":)" +
+          json_string(phase);
+  if (first.micro_batch >= 0) append_field("micro_batch", passes.front().micro_batch);
+  if (passes.size() > 1) append_field("backward_micro_batch", passes.back().micro_batch);
   out_ += '}';
   end();
 }

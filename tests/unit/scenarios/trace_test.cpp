@@ -213,6 +213,26 @@ TEST_F(TraceTest, PutsThePassesOfMicroBatchesAroundTheirKernels) {
   EXPECT_EQ(slice(result, 0, "step")["cat"], "phase");
 }
 
+TEST_F(TraceTest, PutsOnePhaseAroundTwoPassesThatTakeTurns) {
+  sim::Plan plan = two_ranks();
+  const auto gemm = plan.kernels.add({.name = "gemm", .duration = 10us});
+  const auto forward = plan.blocks.add({.name = "overlapped-forward layer", .ops = {kernel(gemm)}});
+  const auto backward = plan.blocks.add({.name = "overlapped-backward layer", .ops = {kernel(gemm)}});
+  std::vector<sim::BlockCall>& calls = plan.programs[sim::ProgramId{0}].calls;
+  calls.insert(calls.begin(), {{.block = backward, .micro_batch = 4},
+                               {.block = forward, .micro_batch = 7},
+                               {.block = backward, .micro_batch = 4},
+                               {.block = backward, .micro_batch = 5},
+                               {.block = forward, .micro_batch = 8}});
+  const json result = trace(plan, both_ranks);
+  const json first = slice(result, 0, "F7&B4");
+  EXPECT_EQ(first["dur"], 30);
+  EXPECT_EQ(first["args"]["phase"], "forward&backward");
+  EXPECT_EQ(first["args"]["micro_batch"], 7);
+  EXPECT_EQ(first["args"]["backward_micro_batch"], 4);
+  EXPECT_EQ(slice(result, 0, "F8&B5")["dur"], 20);
+}
+
 TEST_F(TraceTest, CountsMemoryByPurpose) {
   const json result = trace(two_ranks(), both_ranks);
   std::vector<std::int64_t> activations;
