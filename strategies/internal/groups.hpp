@@ -29,4 +29,8 @@ class RankGrid {
 // of their first rank. Groups of one are left out.
 void add_groups(sim::CommunicatorTable& table, const RankGrid& grid, std::vector<std::size_t> axes, sim::SlotId slot);
 
+// The same, but each group is joined with the one at the other end of the axis `mirrored`, whose size is even.
+void add_mirrored_groups(sim::CommunicatorTable& table, const RankGrid& grid, std::vector<std::size_t> axes,
+                         std::size_t mirrored, sim::SlotId slot);
+
 }  // namespace trainyard::strategies

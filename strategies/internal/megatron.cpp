@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 
 #include "strategies/internal/checks.hpp"
 
@@ -136,22 +135,9 @@ workloads::TokenDispatcher MegatronOptions::dispatcher(const Job& job) const {
   return fused ? workloads::TokenDispatcher::fused : workloads::TokenDispatcher::all_to_all;
 }
 
-std::int64_t MegatronOptions::chunks() const {
-  if (pipeline == 1) return 1;
-  if (virtual_pipeline) return *virtual_pipeline;
-  return schedule.value == "interleaved" ? 2 : 1;
-}
-
-ScheduleKind MegatronOptions::schedule_kind() const {
-  if (chunks() > 1) return ScheduleKind::interleaved;
-  if (pipeline > 1 && schedule.value == "zb-h1") return ScheduleKind::zb_h1;
-  if (pipeline > 1 && schedule.value == "zb-h2") return ScheduleKind::zb_h2;
-  return schedule.value == "gpipe" ? ScheduleKind::gpipe : ScheduleKind::one_forward_one_backward;
-}
-
 std::vector<sim::Key> MegatronLm::keys() {
   MegatronOptions& o = options_;
-  return {
+  std::vector<sim::Key> keys = {
       {"tensor", &o.tensor, "ranks that share every layer (tensor-model-parallel-size)", false, 1, most_ranks},
       {"pipeline", &o.pipeline, "stages that the layers are divided over (pipeline-model-parallel-size)", false, 1,
        most_ranks},
@@ -179,12 +165,6 @@ std::vector<sim::Key> MegatronLm::keys() {
        false, 1, most_ranks},
       {"fp8_param_gather", &o.fp8_param_gather,
        "gather parameters of the distributed optimizer in 8 bits; needs training.precision fp8 (fp8-param-gather)"},
-      {"schedule", &o.schedule, "order of forward and backward passes in a stage"},
-      {"virtual_pipeline", &o.virtual_pipeline,
-       "model chunks per stage; above 1 the schedule is interleaved (absent: 1, with `interleaved` 2)", false, 1,
-       most_ranks},
-      {"stage_layers", &o.stage_layers,
-       "layers of each stage, chunk by chunk; absent: spread evenly, first and last stage get fewer"},
       {"sequence_parallel", &o.sequence_parallel, "divide norms, dropout and residuals over the tensor group"},
       {"overlap_tensor", &o.overlap_tensor,
        "cut exposed tensor-parallel collectives up together with their products; absent: true with sequence_parallel "
@@ -205,11 +185,11 @@ std::vector<sim::Key> MegatronLm::keys() {
        "overlap the all-reduce of input gradients with weight gradients; absent: true, but false with unfused "
        "attention "
        "(with sequence_parallel always)"},
-      {"post_validation", &o.post_validation,
-       "the optimizer does not wait for the gradients' norm, which is checked afterwards; absent: true with zb-h1 and "
-       "zb-h2 (enable-optimizer-post-validation of sail-sg/zero-bubble)"},
       {"order", &o.order, "parallel dimensions from neighbouring ranks outwards"},
   };
+  const std::vector<sim::Key> pipeline = pipeline_keys(o);
+  keys.insert(keys.begin() + 2, pipeline.begin(), pipeline.end());  // behind `pipeline`
+  return keys;
 }
 
 std::vector<Problem> MegatronLm::check(const Job& job) const {
@@ -233,21 +213,11 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
     report("training.activation_offload", "offloads what layers keep one by one; it cannot go with groups of layers");
   check_context(problems, o, job);
   check_experts(problems, o, job);
-  const std::string& schedule = o.schedule.value;
-  if (schedule == "zb-v" || schedule == "dualpipe")
-    report("strategy.schedule", "schedule '" + schedule + "' is not supported yet; the nearest is 'zb-h2'");
-  if (splits_backward(o.schedule_kind()) && job.training.recompute.every > 1)
-    report("training.recompute", "groups of layers cannot run again under schedule '" + schedule + "'");
-  if (splits_backward(o.schedule_kind()) && job.training.activation_offload)
-    report("training.activation_offload", "is not supported under schedule '" + schedule + "'");
+  check_pipeline(problems, o, job);
   if (!parse_rank_order(o.order))
     report(
         "strategy.order",
         "expected the dimensions tp, cp, ep, dp and pp in some order, such as 'tp-cp-ep-dp-pp', got '" + o.order + "'");
-  if (o.virtual_pipeline.value_or(1) > 1 && o.pipeline == 1)
-    report("strategy.virtual_pipeline", "several chunks per stage need a pipeline of more than one stage");
-  if (o.virtual_pipeline.value_or(1) > 1 && (schedule == "gpipe" || schedule == "zb-h1" || schedule == "zb-h2"))
-    report("strategy.virtual_pipeline", schedule + " has one chunk per stage; use schedule 'interleaved'");
   if (o.overlap_tensor.value_or(false) && !(o.sequence_parallel && o.tensor > 1))
     report("strategy.overlap_tensor", "needs sequence_parallel: true and tensor parallelism, as in Megatron-LM");
   if (o.overlap_param_gather && !(o.distributed_optimizer && o.overlap_grad_reduce))
@@ -269,32 +239,19 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
                                   std::to_string(nearest_divisor(job.cluster.devices(), model_parallel)));
     return problems;
   }
-  const std::int64_t positions = o.pipeline * o.chunks();
-  if (!o.stage_layers.empty()) {
-    const std::int64_t sum = std::accumulate(o.stage_layers.begin(), o.stage_layers.end(), std::int64_t{0});
-    if (static_cast<std::int64_t>(o.stage_layers.size()) != positions || sum != job.model.total_layers())
-      report("strategy.stage_layers", "expected " + std::to_string(positions) + " numbers that add up to " +
-                                          std::to_string(job.model.total_layers()) + " layers, got " +
-                                          std::to_string(o.stage_layers.size()) + " that add up to " +
-                                          std::to_string(sum));
-  } else if (job.model.total_layers() + 2 < positions) {
-    // Embedding and head may fill a position of their own, as Llama 3 405B has it.
-    report("strategy.pipeline", "pipeline x virtual_pipeline = " + std::to_string(positions) + " is more than the " +
-                                    std::to_string(job.model.total_layers()) + " layers");
-  }
   const std::int64_t data = o.data(job);
   check_ranks(problems, o, job);
   const std::int64_t micro_batch = job.training.micro_batch.value_or(1);
   const std::vector<Problem> batch = check_batch(job, data, micro_batch);
   problems.insert(problems.end(), batch.begin(), batch.end());
-  if (batch.empty() && o.chunks() > 1)
-    require_divides(problems, "strategy.pipeline", o.pipeline, job.training.global_batch / (data * micro_batch),
-                    "the micro-batches per rank, as the interleaved schedule needs");
+  if (batch.empty())
+    check_micro_batches(problems, o, job.training.global_batch / (data * micro_batch), data * micro_batch);
   return problems;
 }
 
 std::vector<std::string> MegatronLm::warnings(const Job& job) const {
-  std::vector<std::string> warnings;
+  std::vector<std::string> warnings = pipeline_warnings(
+      options_, job.training.global_batch / (options_.data(job) * job.training.micro_batch.value_or(1)));
   if (options_.sequence_parallel && options_.tensor == 1)
     warnings.emplace_back("strategy.sequence_parallel has no effect without tensor parallelism");
   if (workloads::fuses_kernels(job.training.backend))

@@ -22,9 +22,14 @@ struct MegatronOptions {
   std::int64_t expert_tensor = 1;
   sim::Choice cp_comm_type{"p2p", {"p2p", "all_gather", "a2a", "a2a+p2p"}};
   std::vector<std::int64_t> hierarchical_context_parallel_sizes;  // of all-to-alls, of rings
-  sim::Choice schedule{"1f1b", {"gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "dualpipe"}};
+  sim::Choice schedule{"1f1b", {"gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "dualpipe", "dualpipe-v"}};
   std::optional<std::int64_t> virtual_pipeline;
+  std::optional<std::int64_t> microbatch_group_size_per_vp_stage;
   std::vector<std::int64_t> stage_layers;
+  std::optional<std::int64_t> num_layers_in_first_pipeline_stage;
+  std::optional<std::int64_t> num_layers_in_last_pipeline_stage;
+  bool account_for_embedding_in_pipeline_split = false;
+  bool account_for_loss_in_pipeline_split = false;
   bool sequence_parallel = false;
   std::optional<bool> overlap_tensor;
   bool distributed_optimizer = false;
@@ -50,8 +55,10 @@ struct MegatronOptions {
   }
   std::int64_t context_heads() const;  // ranks that heads are divided over for the time of the attention
   workloads::TokenDispatcher dispatcher(const Job& job) const;
-  // Several model chunks per stage are only known to the interleaved schedule; naming them chooses it, as in Megatron.
+  // On each rank. Naming several chooses the interleaved schedule, as in Megatron, unless the schedule has two by
+  // itself: those of a V, or of two copies of the model.
   std::int64_t chunks() const;
+  std::int64_t micro_batch_group() const { return microbatch_group_size_per_vp_stage.value_or(pipeline); }
   ScheduleKind schedule_kind() const;
   // NVIDIA's performance recipes for Hopper and later have it on wherever Transformer Engine can (Megatron-Bridge
   // scripts/performance/utils, tp_comm_overlap).
@@ -59,8 +66,25 @@ struct MegatronOptions {
     return tensor > 1 && sequence_parallel &&
            overlap_tensor.value_or(job.accelerator.supports(workloads::Precision::fp8));
   }
-  bool validates_afterwards() const { return post_validation.value_or(splits_backward(schedule_kind())); }
+  PipelinePlacement placement() const { return {schedule_kind(), pipeline, chunks()}; }
+  // Layers of each position of the placement, of a model with so many.
+  std::vector<std::int64_t> position_layers(std::int64_t layers) const;
+  CountedParts counted_parts() const {
+    return {.embedding = account_for_embedding_in_pipeline_split, .head = account_for_loss_in_pipeline_split};
+  }
+  EndLayers end_layers() const {
+    return {.first = num_layers_in_first_pipeline_stage, .last = num_layers_in_last_pipeline_stage};
+  }
+  bool validates_afterwards() const;
 };
+
+// What is about the pipeline: megatron_pipeline.cpp. Schedule, chunks and layers of stages; then, where the batch
+// divides, whether the schedule can have so many micro-batches.
+std::vector<sim::Key> pipeline_keys(MegatronOptions& options);
+void check_pipeline(std::vector<Problem>& problems, const MegatronOptions& options, const Job& job);
+void check_micro_batches(std::vector<Problem>& problems, const MegatronOptions& options, std::int64_t micro_batches,
+                         std::int64_t batch_per_micro_batch);
+std::vector<std::string> pipeline_warnings(const MegatronOptions& options, std::int64_t micro_batches);
 
 // The axes in the order given, or nothing if it is no permutation of tp, cp, ep, dp and pp.
 std::optional<std::vector<std::string>> parse_rank_order(const std::string& text);

@@ -38,9 +38,7 @@ MegatronPlanner::LayerBlocks MegatronPlanner::make_layer_block(const workloads::
   };
   if (gathers_rows) rows(forward, sequence_parallel() ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce);
 
-  // Where passes are split, the head goes with those for inputs and the embedding with those for weights.
-  const std::string pass = !splits_backward() || recomputed ? "backward " : loss ? input_pass : weight_pass;
-  BlockWriter backward = builder_.block(pass + name, host_.backward);
+  BlockWriter backward = builder_.block("backward " + name, host_.backward);
   backward.memory(MemoryPurpose::activations, everything - kept + workspace);
   write_recompute(backward, layer, recompute, false, with_);
   if (gathers_rows && sequence_parallel()) rows(backward, CollectiveKind::all_gather);
@@ -51,7 +49,13 @@ MegatronPlanner::LayerBlocks MegatronPlanner::make_layer_block(const workloads::
   blocks.forward = forward.finish();
   blocks.backward = backward.finish();
   if (recomputed && recomputes_groups()) make_group_blocks(layer, blocks);
-  if (splits_backward() && recomputed) make_split_blocks(layer, recompute, blocks);
+  if (!splits_backward()) return blocks;
+  if (recomputed) make_split_blocks(layer, recompute, blocks);
+  // Where passes are split, the head goes with those for inputs and the embedding with those for weights.
+  sim::Block whole = builder_.plan().blocks[blocks.backward];
+  whole.name = (loss ? input_pass : weight_pass) + name;
+  if (!recomputed)
+    (loss ? blocks.backward_input : blocks.backward_weight) = builder_.plan().blocks.add(std::move(whole));
   return blocks;
 }
 
@@ -117,25 +121,24 @@ sim::BlockId MegatronPlanner::drop_input_block(const workloads::Layer& layer) {
   return drop_input_blocks_[layer.input] = block.finish();
 }
 
-// Of activations, then of gradients. Two receives may be open, each with an event of its own.
+// As many receives of a track may be open as are posted ahead, and the one that is waited for: each has an event.
 void MegatronPlanner::make_overlapped_transfers() {
-  const std::array<sim::StreamId, 2> receive_streams{receive_forward_, receive_backward_};
-  const std::array<sim::StreamId, 2> send_streams{send_forward_, send_backward_};
-  const std::array<sim::CallId, 2> receives{receive_activation_, receive_gradient_};
-  const std::array<sim::CallId, 2> sends{send_activation_, send_gradient_};
-  for (std::size_t direction = 0; direction < 2; ++direction) {
-    for (std::size_t turn = 0; turn < 2; ++turn) {
+  for (std::size_t track = 0; track < (placement_.has_way_back() ? 4U : 2U); ++track) {
+    const Transfer& transfer = transfer_.at(track);
+    OverlappedTransfers& blocks = overlapped_transfers_.at(track);
+    const std::int64_t ahead = 1 + (placement_.wraps() ? options_.micro_batch_group() - options_.pipeline : 0);
+    for (std::int64_t turn = 0; turn <= ahead; ++turn) {
       const sim::EventRef arrived = builder_.event();
       BlockWriter post = builder_.block("post receive", host_.forward);
-      post.communicate(receive_streams.at(direction), receives.at(direction), 0, {}, arrived);
-      transfers_.at(direction).post.at(turn) = post.finish();
+      post.communicate(transfer.receive_stream, transfer.receive, 0, {}, arrived);
+      blocks.post.push_back(post.finish());
       BlockWriter await = builder_.block("await receive", host_.forward);
       await.wait_for(arrived);
-      transfers_.at(direction).await.at(turn) = await.finish();
+      blocks.await.push_back(await.finish());
     }
     BlockWriter send = builder_.block("send", host_.forward);
-    send.communicate(send_streams.at(direction), sends.at(direction));
-    transfers_.at(direction).send = send.finish();
+    send.communicate(transfer.send_stream, transfer.send);
+    blocks.send = send.finish();
   }
 }
 

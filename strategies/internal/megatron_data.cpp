@@ -48,10 +48,11 @@ sim::BlockId MegatronPlanner::reduce_block(const GradientGroup& group, std::int6
 std::vector<std::int64_t> MegatronPlanner::bucket_layers(const Stage& stage, std::size_t chunk,
                                                          const GradientGroup& group) const {
   const std::int64_t count = stage.layers[chunk];
-  if (stage.index != 0 || chunk != 0) return {count};
-  const std::int64_t size = options_.ddp_bucket_size > 0
-                                ? options_.ddp_bucket_size
-                                : std::max<std::int64_t>(40'000'000, 1'000'000 * data_ * options_.context);
+  if (!first(stage.index, static_cast<std::int64_t>(chunk))) return {count};
+  const std::int64_t size =
+      options_.ddp_bucket_size > 0
+          ? options_.ddp_bucket_size
+          : std::max<std::int64_t>(40'000'000, 1'000'000 * data_ * options_.context * placement_.copies());
   std::vector<std::int64_t> buckets{0};
   std::int64_t filled = 0;
   for (std::int64_t i = count; i-- > 0;) {
@@ -108,9 +109,11 @@ void MegatronPlanner::write_bucket_reduce(sim::Program& program, const Stage& st
 // All gathers of the step, in the order in which forward passes need them.
 std::vector<std::int64_t> MegatronPlanner::gathered_buckets(const Stage& stage, const GradientGroup& group) const {
   std::vector<std::int64_t> buckets;
-  for (std::size_t chunk = 0; chunk < stage.layers.size(); ++chunk)
+  for (const std::int64_t position : placement_.chunk_order(stage.index)) {
+    const auto chunk = static_cast<std::size_t>(position);
     for (std::size_t index = bucket_layers(stage, chunk, group).size(); index-- > 0;)
       buckets.push_back(bucket_parameters(stage, chunk, group, index));
+  }
   return buckets;
 }
 
@@ -170,14 +173,15 @@ std::int64_t MegatronPlanner::norm_parameters(const Stage& stage) const {
       if (op.role == workloads::Role::replicated) sum += op.trained;
     return sum;
   };
-  std::int64_t sum = stage.index == options_.pipeline - 1 ? of(model_.head) : 0;
+  std::int64_t sum = has_last(stage) ? of(model_.head) : 0;
   for (std::size_t chunk = 0; chunk < stage.layers.size(); ++chunk)
     for (std::int64_t i = 0; i < stage.layers[chunk]; ++i) sum += of(model_.layer(stage.first_layer[chunk] + i));
   return sum;
 }
 
-// In order: gradient synchronisation, layer norms over the tensor group, tied embeddings between first and last stage,
-// gradient norm over the model-parallel ranks, optimizer, gather of the parameters.
+// In order: gradient synchronisation (over both copies of the model where there are two), layer norms over the tensor
+// group, tied embeddings between first and last stage, gradient norm over the model-parallel ranks, optimizer, gather
+// of the parameters.
 void MegatronPlanner::write_step_end(sim::Program& program, const Stage& stage) {
   for (const GradientGroup& group : gradient_groups_)
     if (const std::int64_t parameters = trained(group, stage);

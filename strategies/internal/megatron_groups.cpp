@@ -30,18 +30,29 @@ MegatronPlanner::NamedGrid MegatronPlanner::grid_of(const std::vector<std::strin
 
 void MegatronPlanner::make_streams_and_slots() {
   tensor_stream_ = builder_.stream("tensor parallel");
-  send_forward_ = builder_.stream("send forward");
-  receive_forward_ = builder_.stream("receive forward");
-  send_backward_ = builder_.stream("send backward");
-  receive_backward_ = builder_.stream("receive backward");
+  const auto track = [&](std::size_t index, const std::string& streams) {
+    transfer_.at(index).send_stream = builder_.stream("send " + streams);
+    transfer_.at(index).receive_stream = builder_.stream("receive " + streams);
+  };
+  track(0, "forward");
+  track(1, "backward");
+  if (placement_.has_way_back()) {
+    track(2, "forward on the way back");
+    track(3, "backward on the way back");
+  }
   model_stream_ = builder_.stream("model parallel");
   tensor_slot_ = builder_.slot("tensor");
   model_slot_ = builder_.slot("model");
   embedding_slot_ = builder_.slot("embedding");
-  next_ = builder_.slot("next stage");
-  previous_ = builder_.slot("previous stage");
-  next_gradient_ = builder_.slot("gradient from next stage");
-  previous_gradient_ = builder_.slot("gradient to previous stage");
+  const auto connect = [&](std::size_t index, const std::string& to, const std::string& from) {
+    transfer_.at(index).to = builder_.slot(to);
+    transfer_.at(index).from = builder_.slot(from);
+  };
+  connect(0, "next stage", "previous stage");
+  connect(1, "gradient to previous stage", "gradient from next stage");
+  if (!placement_.has_way_back()) return;
+  connect(2, "next stage on the way back", "previous stage on the way back");
+  connect(3, "gradient to previous stage on the way back", "gradient from next stage on the way back");
 }
 
 void MegatronPlanner::make_calls() {
@@ -72,20 +83,22 @@ void MegatronPlanner::make_calls() {
   if (options_.pipeline > 1) {
     const Bytes boundary = model_.embedding.boundary;
     const Bytes message{sequence_parallel() ? boundary.count / options_.tensor : boundary.count};
-    send_activation_ = builder_.call(next_, CollectiveKind::send, message, Purpose::pipeline);
-    receive_activation_ = builder_.call(previous_, CollectiveKind::receive, message, Purpose::pipeline);
-    send_gradient_ = builder_.call(previous_gradient_, CollectiveKind::send, message, Purpose::pipeline);
-    receive_gradient_ = builder_.call(next_gradient_, CollectiveKind::receive, message, Purpose::pipeline);
+    for (std::size_t track = 0; track < (placement_.has_way_back() ? 4U : 2U); ++track) {
+      Transfer& transfer = transfer_.at(track);
+      transfer.send = builder_.call(transfer.to, CollectiveKind::send, message, Purpose::pipeline);
+      transfer.receive = builder_.call(transfer.from, CollectiveKind::receive, message, Purpose::pipeline);
+    }
   }
 }
 
 // Dense parameters have a copy on all data- and context-parallel ranks, experts on those that are left when experts and
-// their parts are dealt out (parallel folding; megatron/core/parallel_state.py).
+// their parts are dealt out (parallel folding; megatron/core/parallel_state.py). Where two copies of the model go
+// through the pipeline, each stage is on two of its ranks.
 void MegatronPlanner::make_gradient_groups() {
   const auto add = [&](bool experts, std::int64_t ranks) {
     const std::string name = experts ? "expert data" : "data";
-    GradientGroup group{.experts = experts, .ranks = ranks};
-    group.shards = options_.distributed_optimizer ? ranks / options_.num_distributed_optimizer_instances : 1;
+    GradientGroup group{.experts = experts, .ranks = ranks * placement_.copies()};
+    group.shards = options_.distributed_optimizer ? group.ranks / options_.num_distributed_optimizer_instances : 1;
     group.stream = builder_.stream(name + " parallel");
     group.slot = builder_.slot(name);
     if (options_.num_distributed_optimizer_instances > 1) group.instances = builder_.slot(name + " instances");
@@ -121,7 +134,11 @@ MegatronPlanner::NamedGrid MegatronPlanner::expert_grid() const {
 void MegatronPlanner::wire_gradients(sim::CommunicatorTable& table) const {
   for (const GradientGroup& group : gradient_groups_) {
     const NamedGrid named = group.experts ? expert_grid() : dense_grid();
-    add_groups(table, named.grid, {named.axis.at("dp"), named.axis.at("cp"), named.axis.at("ring")}, group.slot);
+    const std::vector<std::size_t> axes{named.axis.at("dp"), named.axis.at("cp"), named.axis.at("ring")};
+    if (placement_.copies() == 2)
+      add_mirrored_groups(table, named.grid, axes, named.axis.at("pp"), group.slot);
+    else
+      add_groups(table, named.grid, axes, group.slot);
     if (options_.num_distributed_optimizer_instances > 1)
       add_groups(table, named.grid, {named.axis.at("instances")}, group.instances);
   }
@@ -161,10 +178,15 @@ void MegatronPlanner::wire_ranks() {
     if (embedding_is_shared() && stage == 0)
       plan.communicators.add({rank, grid.moved(rank, stages, options_.pipeline - 1)},
                              {embedding_slot_, embedding_slot_});
-    if (stage == options_.pipeline - 1 && chunks_ == 1) continue;
+    if (stage == options_.pipeline - 1 && !placement_.wraps()) continue;
     const sim::RankId next = grid.moved(rank, stages, (stage + 1) % options_.pipeline);
-    plan.communicators.add({rank, next}, {next_, previous_});
-    plan.communicators.add({next, rank}, {previous_gradient_, next_gradient_});
+    // Up to the next stage, and back from it.
+    const auto connect = [&](std::size_t up, std::size_t down) {
+      plan.communicators.add({rank, next}, {transfer_.at(up).to, transfer_.at(up).from});
+      plan.communicators.add({next, rank}, {transfer_.at(down).to, transfer_.at(down).from});
+    };
+    connect(0, 1);
+    if (placement_.has_way_back()) connect(3, 2);
   }
 }
 

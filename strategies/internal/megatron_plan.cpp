@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 #include <string>
 
 #include "strategies/internal/megatron_planner.hpp"
@@ -41,7 +42,7 @@ MegatronPlanner::MegatronPlanner(const MegatronOptions& options, const Job& job)
       micro_batch_(job.training.micro_batch.value_or(1)),
       micro_batches_(job.training.global_batch / (data_ * micro_batch_)),
       chunks_(options.chunks()),
-      positions_(options.pipeline * chunks_),
+      placement_(options.placement()),
       vocab_(padded_vocabulary(job.model.vocab, 128 * options.tensor)),
       host_(host_profile(job.training.backend, megatron_host())),
       costs_(job.accelerator, job.cluster.devices()),
@@ -49,7 +50,8 @@ MegatronPlanner::MegatronPlanner(const MegatronOptions& options, const Job& job)
       architecture_(workloads::describe(job.model, job.training.sequence, vocab_, job.training.documents)),
       state_(workloads::state_bytes(job.training, workloads::StateLayout::master_weights, gradients_,
                                     workloads::factored_moments(architecture_))),
-      offload_(builder_, training_, host_.forward, false) {}
+      offload_(builder_, training_, host_.forward, false),
+      overlap_(builder_) {}
 
 workloads::Shard MegatronPlanner::shard() const {
   return {.micro_batch = micro_batch_,
@@ -78,31 +80,43 @@ void MegatronPlanner::expand_model() {
   model_ = workloads::expand(architecture_, training_, shard(), style, costs_);
 }
 
+bool MegatronPlanner::has_first(const Stage& stage) const {
+  for (std::int64_t chunk = 0; chunk < chunks_; ++chunk)
+    if (first(stage.index, chunk)) return true;
+  return false;
+}
+
+bool MegatronPlanner::has_last(const Stage& stage) const {
+  for (std::int64_t chunk = 0; chunk < chunks_; ++chunk)
+    if (last(stage.index, chunk)) return true;
+  return false;
+}
+
 void MegatronPlanner::place_layers() {
-  const std::vector<std::int64_t> layers =
-      options_.stage_layers.empty() ? spread_layers(model_.layers(), positions_) : options_.stage_layers;
-  stages_.resize(static_cast<std::size_t>(options_.pipeline));
-  std::int64_t next = 0;
-  for (std::int64_t position = 0; position < positions_; ++position) {
-    Stage& stage = stages_[static_cast<std::size_t>(position % options_.pipeline)];
-    stage.index = position % options_.pipeline;
-    const std::int64_t count = layers[static_cast<std::size_t>(position)];
-    stage.layers.push_back(count);
-    stage.first_layer.push_back(next);
-    stage.parameters += model_.parameters(next, count);
-    stage.trained += model_.trained(next, count);
-    stage.expert_trained += model_.expert_trained(next, count);
-    stage.frozen += model_.frozen(next, count);
-    next += count;
-  }
+  const std::vector<std::int64_t> layers = options_.position_layers(model_.layers());
+  std::vector<std::int64_t> starts(layers.size());
+  std::exclusive_scan(layers.begin(), layers.end(), starts.begin(), std::int64_t{0});
   const auto add_part = [](Stage& stage, const workloads::Layer& part) {
     stage.parameters += part.parameters;
     stage.trained += part.trained;
     stage.expert_trained += part.expert_trained;
     stage.frozen += part.frozen;
   };
-  add_part(stages_.front(), model_.embedding);
-  add_part(stages_.back(), model_.head);
+  for (std::int64_t index = 0; index < options_.pipeline; ++index) {
+    Stage& stage = stages_.emplace_back();
+    stage.index = index;
+    for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
+      const auto position = static_cast<std::size_t>(placement_.position(index, chunk));
+      stage.layers.push_back(layers[position]);
+      stage.first_layer.push_back(starts[position]);
+      stage.parameters += model_.parameters(starts[position], layers[position]);
+      stage.trained += model_.trained(starts[position], layers[position]);
+      stage.expert_trained += model_.expert_trained(starts[position], layers[position]);
+      stage.frozen += model_.frozen(starts[position], layers[position]);
+    }
+    if (has_first(stage)) add_part(stage, model_.embedding);
+    if (has_last(stage)) add_part(stage, model_.head);
+  }
   if (!embedding_is_shared()) return;
   const std::int64_t matrix = vocab_ / options_.tensor * job_.model.hidden;
   stages_.back().parameters += matrix;

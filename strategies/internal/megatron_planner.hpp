@@ -15,6 +15,7 @@
 #include "strategies/internal/layer_ops.hpp"
 #include "strategies/internal/megatron.hpp"
 #include "strategies/internal/offload.hpp"
+#include "strategies/internal/pass_overlap.hpp"
 #include "strategies/internal/plan_builder.hpp"
 #include "workloads/architecture.hpp"
 #include "workloads/cost.hpp"
@@ -73,16 +74,22 @@ class MegatronPlanner {
     sim::BlockId backward_input{};
     sim::BlockId backward_weight{};
   };
+  // From one stage to the next: the ends of both, as each sees them.
+  struct Transfer {
+    sim::StreamId send_stream{}, receive_stream{};
+    sim::SlotId to{}, from{};
+    sim::CallId send{}, receive{};
+  };
   struct OverlappedTransfers {
-    std::array<sim::BlockId, 2> post{};  // in turns
-    std::array<sim::BlockId, 2> await{};
+    std::vector<sim::BlockId> post;  // in turns
+    std::vector<sim::BlockId> await;
     sim::BlockId send{};
   };
 
-  bool first(std::int64_t stage, std::int64_t chunk) const { return stage == 0 && chunk == 0; }
-  bool last(std::int64_t stage, std::int64_t chunk) const {
-    return stage == options_.pipeline - 1 && chunk == chunks_ - 1;
-  }
+  bool first(std::int64_t stage, std::int64_t chunk) const { return placement_.first(stage, chunk); }
+  bool last(std::int64_t stage, std::int64_t chunk) const { return placement_.last(stage, chunk); }
+  bool has_first(const Stage& stage) const;  // among its chunks
+  bool has_last(const Stage& stage) const;
   // Software with flash attention also has what came at about the same time (Megatron-LM 3.0 and later).
   bool recent_software() const { return job_.training.attention != workloads::AttentionKernel::unfused; }
   // Of the accelerators that Megatron runs on, those with 8-bit products are Hopper and later.
@@ -93,7 +100,10 @@ class MegatronPlanner {
            training_.attention == workloads::AttentionKernel::unfused;
   }
   bool fuses_accumulation() const { return options_.gradient_accumulation_fusion.value_or(recent_software()); }
-  bool embedding_is_shared() const { return job_.model.tied_embeddings && options_.pipeline > 1; }
+  // Embedding and head have the matrix each, on ranks of their own. Where both lie on one rank they share it.
+  bool embedding_is_shared() const {
+    return job_.model.tied_embeddings && options_.pipeline > 1 && !placement_.has_way_back();
+  }
   bool sequence_parallel() const { return options_.sequence_parallel && options_.tensor > 1; }
   bool splits_backward() const { return strategies::splits_backward(options_.schedule_kind()); }
   // 1F1B and GPipe wait for every transfer; interleaved schedules overlap them (overlap_p2p_comm), and so does the
@@ -119,16 +129,23 @@ class MegatronPlanner {
   void make_gradient_groups();
   void wire_gradients(sim::CommunicatorTable& table) const;
   void make_layer_blocks();
+  const LayerBlocks& layer_blocks(std::int64_t layer) const {
+    return layers_[model_.kind_of[static_cast<std::size_t>(layer)]];
+  }
   LayerBlocks make_layer_block(const workloads::Layer& layer, bool recomputed, bool loss);
   void make_split_blocks(const workloads::Layer& layer, const workloads::Recompute& recompute, LayerBlocks& blocks);
   void make_group_blocks(const workloads::Layer& layer, LayerBlocks& blocks);
   void accumulate_gradient(BlockWriter& block, const workloads::Operator& op);
   bool recomputes_groups() const { return training_.recompute.full() && training_.recompute.every > 1; }
   void make_overlapped_transfers();
+  bool receives_early(const Stage& stage, std::size_t track) const;
   void write_program(const Stage& stage);
   void write_blocking(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
   void write_overlapped(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
   void write_action(sim::Program& program, const Stage& stage, const PipelineAction& action);
+  void write_forward_pass(sim::Program& program, const Stage& stage, const PipelineAction& pass);
+  void write_input_pass(sim::Program& program, const Stage& stage, const PipelineAction& pass);
+  void write_backward_pass(sim::Program& program, const Stage& stage, const PipelineAction& pass);
   void write_layer_backward(sim::Program& program, std::int64_t from, std::int64_t count, std::int64_t layer,
                             std::int32_t micro_batch);
   sim::BlockId drop_input_block(const workloads::Layer& layer);
@@ -153,18 +170,19 @@ class MegatronPlanner {
   sim::BlockId reduce_block(const GradientGroup& group, std::int64_t parameters);
   void wire_ranks();
 
-  static std::size_t direction_of(const PipelineAction& action) {
-    return action.kind == PipelineAction::Kind::forward ? 0 : 1;
+  // Which of the transfers an action's messages are: activations or gradients, of chunks that go there or come back.
+  std::size_t track_of(const PipelineAction& pass) const {
+    return (placement_.goes_back(pass.chunk) ? 2U : 0U) + (pass.kind == PipelineAction::Kind::forward ? 0U : 1U);
   }
-  bool receives(const Stage& stage, const PipelineAction& action) const {
-    if (action.kind == PipelineAction::Kind::backward_weight) return false;
-    return action.kind == PipelineAction::Kind::forward ? !first(stage.index, action.chunk)
-                                                        : !last(stage.index, action.chunk);
+  bool receives(const Stage& stage, const PipelineAction& pass) const {
+    if (pass.kind == PipelineAction::Kind::backward_weight) return false;
+    return pass.kind == PipelineAction::Kind::forward ? placement_.input_arrives(stage.index, pass.chunk)
+                                                      : placement_.output_departs(stage.index, pass.chunk);
   }
-  bool sends(const Stage& stage, const PipelineAction& action) const {
-    if (action.kind == PipelineAction::Kind::backward_weight) return false;
-    return action.kind == PipelineAction::Kind::forward ? !last(stage.index, action.chunk)
-                                                        : !first(stage.index, action.chunk);
+  bool sends(const Stage& stage, const PipelineAction& pass) const {
+    if (pass.kind == PipelineAction::Kind::backward_weight) return false;
+    return pass.kind == PipelineAction::Kind::forward ? placement_.output_departs(stage.index, pass.chunk)
+                                                      : placement_.input_arrives(stage.index, pass.chunk);
   }
 
   const MegatronOptions& options_;
@@ -174,7 +192,7 @@ class MegatronPlanner {
   std::int64_t micro_batch_;
   std::int64_t micro_batches_;
   std::int64_t chunks_;
-  std::int64_t positions_;
+  PipelinePlacement placement_;
   std::int64_t vocab_;  // padded
   HostProfile host_;
   workloads::KernelCosts costs_;
@@ -184,22 +202,21 @@ class MegatronPlanner {
 
   PlanBuilder builder_;
   ActivationOffload offload_;
+  PassOverlap overlap_;
   workloads::Expansion model_;
   std::vector<Stage> stages_;
 
-  sim::StreamId tensor_stream_{}, send_forward_{}, receive_forward_{}, send_backward_{}, receive_backward_{},
-      model_stream_{};
-  sim::SlotId tensor_slot_{}, model_slot_{}, embedding_slot_{}, next_{}, previous_{}, next_gradient_{},
-      previous_gradient_{};
-  LayerCommunication with_;  // of a layer's operators
-  sim::CallId send_activation_{}, receive_activation_{}, send_gradient_{}, receive_gradient_{};
-  std::vector<LayerBlocks> layers_;  // by kind
+  sim::StreamId tensor_stream_{}, model_stream_{};
+  sim::SlotId tensor_slot_{}, model_slot_{}, embedding_slot_{};
+  LayerCommunication with_;             // of a layer's operators
+  std::array<Transfer, 4> transfer_{};  // see track_of()
+  std::vector<LayerBlocks> layers_;     // by kind
   LayerBlocks embedding_, head_;
-  std::array<OverlappedTransfers, 2> transfers_{};  // of activations, of gradients
+  std::array<OverlappedTransfers, 4> overlapped_transfers_{};
   std::vector<GradientGroup> gradient_groups_;
   std::map<std::pair<bool, std::int64_t>, sim::BlockId> reduce_blocks_;  // (of experts, parameters)
   std::map<sim::Bytes, sim::BlockId> drop_input_blocks_;
-  std::map<std::pair<int, int>, sim::BlockId> transfer_blocks_;  // (sent, received)
+  std::map<std::pair<std::size_t, std::size_t>, sim::BlockId> transfer_blocks_;  // (sent, received)
 };
 
 }  // namespace trainyard::strategies

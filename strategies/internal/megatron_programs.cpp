@@ -17,49 +17,123 @@ constexpr Bytes cublas_workspaces{2LL * (32 << 20)};
 // since Hopper.
 Bytes transformer_engine_workspace(bool hopper_or_later) { return Bytes{hopper_or_later ? 32LL << 20 : 4LL << 20}; }
 
+// Per action, one past the last whose receives are posted before it: the next action that may receive.
+std::vector<std::size_t> posted_one_ahead(const std::vector<PipelineAction>& actions) {
+  std::vector<std::size_t> until;
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    std::size_t next = i + 1;
+    while (next < actions.size() && actions[next].kind == PipelineAction::Kind::backward_weight) ++next;
+    until.push_back(std::min(next + 1, actions.size()));
+  }
+  return until;
+}
+
+// Likewise of the stage at the other end of an interleaved pipeline than the sender: it posts a receive when, all
+// stages working in step, the sender sends, which is stages - 1 passes behind. In groups of more micro-batches than
+// stages that is long before the receiver needs it (recv_tensor_from_previous_stage in megatron/core/
+// pipeline_parallel/schedules.py).
+std::vector<std::size_t> posted_in_step(const std::vector<PipelineAction>& actions, std::int64_t stages,
+                                        PipelineAction::Kind kind) {
+  const std::int64_t step = kind == PipelineAction::Kind::forward ? 1 : -1;  // of chunks
+  std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> turns;       // of chunk and micro-batch
+  for (const PipelineAction& action : actions)
+    if (action.kind == kind) turns.emplace(std::pair{action.chunk, action.micro_batch}, std::ssize(turns));
+  std::vector<std::size_t> until = posted_one_ahead(actions);
+  std::size_t next = 0;
+  std::int64_t turn = -1;
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    if (actions[i].kind == kind) ++turn;
+    for (; next < actions.size(); ++next) {
+      if (actions[next].kind != kind) continue;
+      const auto sent = turns.find({actions[next].chunk - step, actions[next].micro_batch});
+      if (sent != turns.end() && sent->second + stages - 1 > turn) break;
+    }
+    until[i] = std::max(until[i], next);
+  }
+  return until;
+}
+
 }  // namespace
 
 void MegatronPlanner::write_action(sim::Program& program, const Stage& stage, const PipelineAction& action) {
-  const auto chunk = static_cast<std::size_t>(action.chunk);
-  const auto micro_batch = static_cast<std::int32_t>(action.micro_batch);
+  using Kind = PipelineAction::Kind;
+  switch (action.kind) {
+    case Kind::forward:
+      return write_forward_pass(program, stage, action);
+    case Kind::backward_input:
+      return write_input_pass(program, stage, action);
+    case Kind::backward:
+    case Kind::backward_weight:
+      return write_backward_pass(program, stage, action);
+    case Kind::forward_and_backward: {
+      const std::vector<PipelineAction> passes = action.passes();
+      sim::Program forward;
+      sim::Program backward;
+      write_forward_pass(forward, stage, passes.front());
+      write_backward_pass(backward, stage, passes.back());
+      overlap_.write(program, forward.calls, backward.calls);
+    }
+  }
+}
+
+void MegatronPlanner::write_forward_pass(sim::Program& program, const Stage& stage, const PipelineAction& pass) {
+  const auto chunk = static_cast<std::size_t>(pass.chunk);
+  const auto micro_batch = static_cast<std::int32_t>(pass.micro_batch);
   const auto call = [&](sim::BlockId block, std::int64_t layer) {
     program.calls.push_back({.block = block, .layer = static_cast<std::int32_t>(layer), .micro_batch = micro_batch});
   };
-  const auto kind = [&](std::int64_t layer) { return model_.kind_of[static_cast<std::size_t>(layer)]; };
   const std::int64_t from = stage.first_layer[chunk];
   const std::int64_t count = stage.layers[chunk];
-  if (action.kind == PipelineAction::Kind::forward) {
-    const bool awaits = options_.overlap_param_gather && action.micro_batch == 0;
-    if (awaits) write_awaited_parameters(program, stage, chunk, 0);
-    if (first(stage.index, action.chunk)) call(embedding_.forward, -1);
-    for (std::int64_t i = 0; i < count; ++i) {
-      if (awaits && i > 0) write_awaited_parameters(program, stage, chunk, i);
-      const LayerBlocks& blocks = layers_[kind(from + i)];
-      call(recomputes_groups() && i % training_.recompute.every != 0 ? blocks.forward_dropping : blocks.forward,
-           from + i);
-      offload_.after_forward(program, {model_, from, count, i, micro_batch});
-    }
-    if (last(stage.index, action.chunk)) call(head_.forward, -1);
-    return;
+  const bool awaits =
+      options_.overlap_param_gather && pass.micro_batch == placement_.first_micro_batch(pass.chunk, micro_batches_);
+  if (awaits) write_awaited_parameters(program, stage, chunk, 0);
+  if (first(stage.index, pass.chunk)) call(embedding_.forward, -1);
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (awaits && i > 0) write_awaited_parameters(program, stage, chunk, i);
+    const LayerBlocks& blocks = layer_blocks(from + i);
+    call(recomputes_groups() && i % training_.recompute.every != 0 ? blocks.forward_dropping : blocks.forward,
+         from + i);
+    offload_.after_forward(program, {model_, from, count, i, micro_batch});
   }
-  if (action.kind == PipelineAction::Kind::backward_input) {
-    // The head's logits are too large to keep until its weights' turn: both its gradients come at once.
-    if (last(stage.index, action.chunk)) call(head_.backward, -1);
-    for (std::int64_t i = count; i-- > 0;) call(layers_[kind(from + i)].backward_input, from + i);
-    return;
+  if (last(stage.index, pass.chunk)) call(head_.forward, -1);
+}
+
+void MegatronPlanner::write_input_pass(sim::Program& program, const Stage& stage, const PipelineAction& pass) {
+  const auto chunk = static_cast<std::size_t>(pass.chunk);
+  const auto call = [&](sim::BlockId block, std::int64_t layer) {
+    program.calls.push_back({.block = block,
+                             .layer = static_cast<std::int32_t>(layer),
+                             .micro_batch = static_cast<std::int32_t>(pass.micro_batch)});
+  };
+  // The head's logits are too large to keep until its weights' turn: both its gradients come at once.
+  if (last(stage.index, pass.chunk)) call(head_.backward_input, -1);
+  for (std::int64_t i = stage.layers[chunk]; i-- > 0;) {
+    const std::int64_t layer = stage.first_layer[chunk] + i;
+    call(layer_blocks(layer).backward_input, layer);
   }
-  const bool weights_alone = action.kind == PipelineAction::Kind::backward_weight;
-  // Micro-batch m - 1 is the last to go backward, except under GPipe, which goes through them in reverse.
-  const std::int64_t final_micro_batch = options_.schedule_kind() == ScheduleKind::gpipe ? 0 : micro_batches_ - 1;
-  const bool reduces = options_.overlap_grad_reduce && action.micro_batch == final_micro_batch;
+}
+
+// Whole, or for weights alone.
+void MegatronPlanner::write_backward_pass(sim::Program& program, const Stage& stage, const PipelineAction& pass) {
+  const auto chunk = static_cast<std::size_t>(pass.chunk);
+  const auto micro_batch = static_cast<std::int32_t>(pass.micro_batch);
+  const auto call = [&](sim::BlockId block, std::int64_t layer) {
+    program.calls.push_back({.block = block, .layer = static_cast<std::int32_t>(layer), .micro_batch = micro_batch});
+  };
+  const std::int64_t from = stage.first_layer[chunk];
+  const std::int64_t count = stage.layers[chunk];
+  const bool weights_alone = pass.kind == PipelineAction::Kind::backward_weight;
+  // GPipe goes backward through the micro-batches in reverse.
+  const std::int64_t final_micro_batch =
+      options_.schedule_kind() == ScheduleKind::gpipe ? 0 : placement_.last_micro_batch(pass.chunk, micro_batches_);
   std::vector<BucketCursor> cursors;
-  if (reduces) cursors = bucket_cursors(stage, chunk);
-  if (last(stage.index, action.chunk) && !weights_alone) call(head_.backward, -1);
+  if (options_.overlap_grad_reduce && pass.micro_batch == final_micro_batch) cursors = bucket_cursors(stage, chunk);
+  if (last(stage.index, pass.chunk) && !weights_alone) call(head_.backward, -1);
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t layer = count - 1 - i;
     offload_.before_backward(program, {model_, from, count, layer, micro_batch});
     if (weights_alone)
-      call(layers_[kind(from + layer)].backward_weight, from + layer);
+      call(layer_blocks(from + layer).backward_weight, from + layer);
     else
       write_layer_backward(program, from, count, layer, micro_batch);
     for (BucketCursor& cursor : cursors) {
@@ -68,7 +142,7 @@ void MegatronPlanner::write_action(sim::Program& program, const Stage& stage, co
       cursor.left = cursor.layers[++cursor.index];
     }
   }
-  if (first(stage.index, action.chunk)) call(embedding_.backward, -1);
+  if (first(stage.index, pass.chunk)) call(weights_alone ? embedding_.backward_weight : embedding_.backward, -1);
   for (const BucketCursor& cursor : cursors) write_bucket_reduce(program, stage, chunk, cursor);
 }
 
@@ -76,9 +150,7 @@ void MegatronPlanner::write_action(sim::Program& program, const Stage& stage, co
 // group's first layer kept its input meanwhile.
 void MegatronPlanner::write_layer_backward(sim::Program& program, std::int64_t from, std::int64_t count,
                                            std::int64_t layer, std::int32_t micro_batch) {
-  const auto blocks = [&](std::int64_t index) -> const LayerBlocks& {
-    return layers_[model_.kind_of[static_cast<std::size_t>(from + index)]];
-  };
+  const auto blocks = [&](std::int64_t index) -> const LayerBlocks& { return layer_blocks(from + index); };
   const auto call = [&](sim::BlockId block, std::int64_t index) {
     program.calls.push_back(
         {.block = block, .layer = static_cast<std::int32_t>(from + index), .micro_batch = micro_batch});
@@ -98,11 +170,9 @@ void MegatronPlanner::write_layer_backward(sim::Program& program, std::int64_t f
 // Between two actions: hand on what the first produced, and fetch what the second needs.
 void MegatronPlanner::write_transfers(sim::Program& program, const std::optional<PipelineAction>& done,
                                       const std::optional<PipelineAction>& next, const Stage& stage) {
-  const auto direction = [](bool used, const std::optional<PipelineAction>& action) {
-    return !used ? 0 : action->kind == PipelineAction::Kind::forward ? 1 : 2;
-  };
-  const int sent = direction(done && sends(stage, *done), done);
-  const int received = direction(next && receives(stage, *next), next);
+  // Counted from 1; 0: nothing.
+  const std::size_t sent = done && sends(stage, *done) ? track_of(*done) + 1 : 0;
+  const std::size_t received = next && receives(stage, *next) ? track_of(*next) + 1 : 0;
   if (sent == 0 && received == 0) return;
   const std::pair key{sent, received};
   auto known = transfer_blocks_.find(key);
@@ -113,10 +183,8 @@ void MegatronPlanner::write_transfers(sim::Program& program, const std::optional
       block.communicate(stream, call);
       used = static_cast<sim::StreamSet>(used | sim::set_of(stream));
     };
-    if (sent == 1) post(send_forward_, send_activation_);
-    if (sent == 2) post(send_backward_, send_gradient_);
-    if (received == 1) post(receive_forward_, receive_activation_);
-    if (received == 2) post(receive_backward_, receive_gradient_);
+    if (sent > 0) post(transfer_.at(sent - 1).send_stream, transfer_.at(sent - 1).send);
+    if (received > 0) post(transfer_.at(received - 1).receive_stream, transfer_.at(received - 1).receive);
     // batch_p2p_sync: the host waits too, so kernels behind a transfer start with a launch.
     block.wait_for(used).host_wait(used);
     known = transfer_blocks_.emplace(key, block.finish()).first;
@@ -146,8 +214,8 @@ void MegatronPlanner::write_program(const Stage& stage) {
   program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = workspaces();
 
   write_step_start(program, stage);
-  const std::vector<PipelineAction> actions =
-      pipeline_schedule(options_.schedule_kind(), stage.index, options_.pipeline, micro_batches_, chunks_);
+  const std::vector<PipelineAction> actions = pipeline_schedule(
+      options_.schedule_kind(), stage.index, options_.pipeline, micro_batches_, chunks_, options_.micro_batch_group());
   if (overlaps_transfers())
     write_overlapped(program, stage, actions);
   else
@@ -168,31 +236,50 @@ void MegatronPlanner::write_blocking(sim::Program& program, const Stage& stage,
   write_transfers(program, done, std::nullopt, stage);
 }
 
-// Receives are posted one action ahead, and nothing waits for a send.
+// What the last stage hands on to the first, or the first back to the last, comes long before its turn.
+bool MegatronPlanner::receives_early(const Stage& stage, std::size_t track) const {
+  return placement_.wraps() && options_.micro_batch_group() > options_.pipeline &&
+         stage.index == (track == 0 ? 0 : options_.pipeline - 1);
+}
+
+// Receives are posted ahead, and nothing waits for a send.
 void MegatronPlanner::write_overlapped(sim::Program& program, const Stage& stage,
                                        const std::vector<PipelineAction>& actions) {
-  std::array<std::size_t, 2> posted{};  // by direction
-  std::array<std::size_t, 2> awaited{};
-  const auto call = [&](sim::BlockId block, const PipelineAction& action) {
-    program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(action.micro_batch)});
+  struct Track {
+    std::vector<std::size_t> posted_until;  // before each action
+    std::size_t next = 0;                   // action to post
+    std::size_t posted = 0;
+    std::size_t awaited = 0;
   };
-  const auto post = [&](const PipelineAction& action) {
-    const std::size_t direction = direction_of(action);
-    if (receives(stage, action)) call(transfers_[direction].post.at(posted.at(direction)++ % 2), action);
+  std::array<Track, 4> tracks;
+  for (std::size_t index = 0; index < tracks.size(); ++index)
+    tracks.at(index).posted_until =
+        receives_early(stage, index)
+            ? posted_in_step(actions, options_.pipeline,
+                             index == 0 ? PipelineAction::Kind::forward : PipelineAction::Kind::backward)
+            : posted_one_ahead(actions);
+  const auto call = [&](sim::BlockId block, const PipelineAction& pass) {
+    program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(pass.micro_batch)});
   };
-  const auto transfers = [](const PipelineAction& action) {
-    return action.kind != PipelineAction::Kind::backward_weight;
+  const auto turn = [](const std::vector<sim::BlockId>& blocks, std::size_t& count) {
+    return blocks[count++ % blocks.size()];
   };
-  std::size_t next = 0;  // to post
+  const auto post_ahead = [&](std::size_t index, std::size_t now) {
+    Track& track = tracks.at(index);
+    for (; track.next < track.posted_until[now]; ++track.next)
+      for (const PipelineAction& pass : actions[track.next].passes())
+        if (track_of(pass) == index && receives(stage, pass))
+          call(turn(overlapped_transfers_.at(index).post, track.posted), pass);
+  };
   for (std::size_t i = 0; i < actions.size(); ++i) {
-    const std::size_t direction = direction_of(actions[i]);
-    // Up to the next action that may receive.
-    std::size_t ahead = i + 1;
-    while (ahead < actions.size() && !transfers(actions[ahead])) ++ahead;
-    while (next < std::min(ahead + 1, actions.size())) post(actions[next++]);
-    if (receives(stage, actions[i])) call(transfers_[direction].await.at(awaited.at(direction)++ % 2), actions[i]);
+    for (std::size_t index = 0; index < tracks.size(); ++index) post_ahead(index, i);
+    const std::vector<PipelineAction> passes = actions[i].passes();
+    for (const PipelineAction& pass : passes)
+      if (receives(stage, pass))
+        call(turn(overlapped_transfers_.at(track_of(pass)).await, tracks.at(track_of(pass)).awaited), pass);
     write_action(program, stage, actions[i]);
-    if (sends(stage, actions[i])) call(transfers_[direction].send, actions[i]);
+    for (const PipelineAction& pass : passes)
+      if (sends(stage, pass)) call(overlapped_transfers_.at(track_of(pass)).send, pass);
   }
 }
 

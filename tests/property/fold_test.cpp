@@ -108,10 +108,12 @@ std::string random_scenario(std::uint64_t seed) {
     text += "  shard: " + number(devices / 2) + "\n  cpu_offload: " + flag() + "\n";
   if (!megatron) return text;
   const bool interleaved = pipeline > 1 && random.one_in(2);
+  std::vector<std::string> schedules{"1f1b", "gpipe", "zb-h1", "zb-h2", "zb-v"};
+  if (micro_batches >= 2 * pipeline) schedules.emplace_back("dualpipe-v");
+  if (micro_batches >= 2 * pipeline && micro_batches % 2 == 0 && pipeline % 2 == 0) schedules.emplace_back("dualpipe");
   text += "  tensor: " + number(tensor) + "\n  pipeline: " + number(pipeline) + "\n";
   text += "  schedule: " +
-          std::string(interleaved ? "interleaved"
-                                  : random.of(std::array<std::string, 4>{"1f1b", "gpipe", "zb-h1", "zb-h2"})) +
+          (interleaved ? "interleaved" : schedules[static_cast<std::size_t>(random.below(std::ssize(schedules)))]) +
           "\n";
   text += "  sequence_parallel: " + (experts ? "true" : flag()) + "\n  distributed_optimizer: " + flag() +
           "\n  overlap_grad_reduce: " + flag() + "\n  order: " +
