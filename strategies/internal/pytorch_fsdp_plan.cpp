@@ -2,6 +2,7 @@
 
 #include "strategies/internal/pytorch_fsdp_planner.hpp"
 #include "strategies/internal/shared_ranks.hpp"
+#include "strategies/pipeline_placement.hpp"
 #include "strategies/traffic.hpp"
 
 namespace trainyard::strategies {
