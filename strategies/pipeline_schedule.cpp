@@ -319,4 +319,26 @@ std::vector<PipelineAction> pipeline_schedule(ScheduleKind kind, std::int64_t st
   return {};
 }
 
+std::vector<PipelineAction> with_passes_overlapped(const std::vector<PipelineAction>& actions) {
+  std::vector<PipelineAction> forwards;
+  std::vector<PipelineAction> backwards;
+  for (const PipelineAction& action : actions) (action.kind == Kind::forward ? forwards : backwards).push_back(action);
+  // In turns, the first backward pass comes behind the forward pass of the same turn: that one is the one more.
+  const auto first = std::ranges::find(actions, Kind::backward, &PipelineAction::kind);
+  const auto ahead = static_cast<std::size_t>(first - actions.begin());
+  std::vector<PipelineAction> overlapped(actions.begin(), first);
+  for (std::size_t i = 0; i < backwards.size(); ++i) {
+    if (ahead + i >= forwards.size()) {
+      overlapped.push_back(backwards[i]);
+      continue;
+    }
+    PipelineAction both = forwards[ahead + i];
+    both.kind = Kind::forward_and_backward;
+    both.backward_micro_batch = backwards[i].micro_batch;
+    both.backward_chunk = backwards[i].chunk;
+    overlapped.push_back(both);
+  }
+  return overlapped;
+}
+
 }  // namespace trainyard::strategies

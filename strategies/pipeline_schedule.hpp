@@ -61,4 +61,9 @@ struct PipelineAction {
 std::vector<PipelineAction> pipeline_schedule(ScheduleKind kind, std::int64_t stage, std::int64_t stages,
                                               std::int64_t micro_batches, std::int64_t chunks, std::int64_t group = 0);
 
+// A schedule of whole forward and backward passes with one more forward pass before the first backward one, and from
+// then on one of each at once, so that one of the two computes while the other exchanges tokens with its experts.
+// Source: NVIDIA/Megatron-LM megatron/core/pipeline_parallel/combined_1f1b.py.
+std::vector<PipelineAction> with_passes_overlapped(const std::vector<PipelineAction>& actions);
+
 }  // namespace trainyard::strategies

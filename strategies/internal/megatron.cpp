@@ -51,6 +51,15 @@ void check_experts(std::vector<Problem>& problems, const MegatronOptions& o, con
                   "the width of the dense feed-forward blocks");
   require_divides(problems, "strategy.tensor", o.tensor, model.experts->shared_hidden,
                   "the width of the shared experts");
+  if (o.overlap_moe_expert_parallel_comm.value_or(false)) {
+    if (o.expert == 1) report("strategy.overlap_moe_expert_parallel_comm", "needs expert parallelism; use false");
+    if (o.pipeline > 1 && o.schedule_kind() != ScheduleKind::interleaved)
+      report("strategy.overlap_moe_expert_parallel_comm",
+             "needs schedule 'interleaved' in a pipeline, as in Megatron-LM");
+    if (job.training.recompute.full())
+      report("strategy.overlap_moe_expert_parallel_comm",
+             "cannot go with full recomputation; recompute modules instead");
+  }
   if (o.tensor > 1 && !o.sequence_parallel)
     report("strategy.sequence_parallel",
            "experts beside tensor parallelism need sequence_parallel: true, as in Megatron-LM");
@@ -158,6 +167,15 @@ std::vector<sim::Key> MegatronLm::keys() {
        "on Hopper and later, else alltoall"},
       {"moe_router_group_topk", &o.moe_router_group_topk,
        "nodes that the experts of a token may be on (moe-router-group-topk with one group per node); 0: any", false, 0},
+      {"overlap_moe_expert_parallel_comm", &o.overlap_moe_expert_parallel_comm,
+       "run a forward and a backward pass at once, so that one computes while the other exchanges tokens; takes one "
+       "more "
+       "micro-batch in flight (overlap-moe-expert-parallel-comm); absent: true with the interleaved schedule where the "
+       "ranks that share the experts span several nodes, unless all is recomputed"},
+      {"overlap_p2p_comm", &o.overlap_p2p_comm,
+       "stages go on while activations and gradients are sent (overlap-p2p-comm); absent: true with several chunks per "
+       "stage and with split backward passes. With schedule 1f1b it stands for MegaScale's decoupled sends (arXiv "
+       "2402.15627), which Megatron-LM does not have"},
       {"num_distributed_optimizer_instances", &o.num_distributed_optimizer_instances,
        "copies of the optimizer state: each is sharded over data x context / instances ranks, gradients are "
        "all-reduced "

@@ -44,6 +44,8 @@ struct MegatronOptions {
   bool fp8_param_gather = false;
   sim::Choice moe_token_dispatcher_type{"auto", {"auto", "allgather", "alltoall", "flex"}};
   std::int64_t moe_router_group_topk = 0;
+  std::optional<bool> overlap_moe_expert_parallel_comm;
+  std::optional<bool> overlap_p2p_comm;
 
   std::int64_t data(const Job& job) const;  // what remains of the devices
   // Ranks that have the same experts: parallel folding gives experts an order of their own over the same ranks.
@@ -68,7 +70,7 @@ struct MegatronOptions {
   }
   PipelinePlacement placement() const { return {schedule_kind(), pipeline, chunks()}; }
   // Layers of each position of the placement, of a model with so many.
-  std::vector<std::int64_t> position_layers(std::int64_t layers) const;
+  std::vector<std::int64_t> position_layers(std::int64_t layers, std::int64_t further) const;
   CountedParts counted_parts() const {
     return {.embedding = account_for_embedding_in_pipeline_split, .head = account_for_loss_in_pipeline_split};
   }

@@ -69,16 +69,7 @@ void MegatronPlanner::make_calls() {
   if (options_.context > 1)
     with_.context =
         context_communication(builder_, options_.context_exchange(), options_.context / options_.context_ring());
-  if (job_.model.experts && options_.expert * options_.expert_tensor > 1) {
-    const NamedGrid experts = expert_grid();
-    with_.expert = expert_communication(builder_,
-                                        {.dispatcher = options_.dispatcher(job_),
-                                         .ranks = options_.expert,
-                                         .tensor_ranks = options_.expert_tensor,
-                                         .top_k = job_.model.experts->top_k,
-                                         .most_nodes = options_.moe_router_group_topk},
-                                        expert_places(job_.cluster, experts.grid, experts.axis.at("ep")));
-  }
+  make_expert_communication();
   with_.host_reads_loads = job_.model.experts && !training_.routing.capacity_factor;
   if (options_.pipeline > 1) {
     const Bytes boundary = model_.embedding.boundary;
@@ -89,6 +80,23 @@ void MegatronPlanner::make_calls() {
       transfer.receive = builder_.call(transfer.from, CollectiveKind::receive, message, Purpose::pipeline);
     }
   }
+}
+
+void MegatronPlanner::make_expert_communication() {
+  if (!job_.model.experts || options_.expert * options_.expert_tensor == 1) return;
+  const NamedGrid experts = expert_grid();
+  const ExpertPlaces places = expert_places(job_.cluster, experts.grid, experts.axis.at("ep"));
+  with_.expert = expert_communication(builder_,
+                                      {.dispatcher = options_.dispatcher(job_),
+                                       .ranks = options_.expert,
+                                       .tensor_ranks = options_.expert_tensor,
+                                       .top_k = job_.model.experts->top_k,
+                                       .most_nodes = options_.moe_router_group_topk},
+                                      places);
+  // Megatron-Bridge's performance recipes overlap passes where tokens cross nodes (scripts/performance/configs).
+  const bool usual =
+      options_.schedule_kind() == ScheduleKind::interleaved && places.domains > 1 && !training_.recompute.full();
+  overlaps_passes_ = options_.overlap_moe_expert_parallel_comm.value_or(usual);
 }
 
 // Dense parameters have a copy on all data- and context-parallel ranks, experts on those that are left when experts and

@@ -177,11 +177,20 @@ bool MegatronOptions::validates_afterwards() const {
   return post_validation.value_or(splits_backward(schedule_kind()) && !overlaps_passes(schedule_kind()));
 }
 
-std::vector<std::int64_t> MegatronOptions::position_layers(std::int64_t layers) const {
+// Layers that predict tokens further on run behind the last stage's, and count as its.
+std::vector<std::int64_t> MegatronOptions::position_layers(std::int64_t layers, std::int64_t further) const {
   if (!stage_layers.empty()) return stage_layers;
   const std::int64_t positions = placement().positions();
   if (end_layers().given()) return spread_between(end_layers(), layers, pipeline, positions / pipeline);
-  return spread_layers(layers, positions, positions > 1 ? counted_parts() : CountedParts{});
+  if (positions == 1 || counted_parts().count() > 0 || further == 0)
+    return spread_layers(layers, positions, positions > 1 ? counted_parts() : CountedParts{});
+  std::vector<std::int64_t> spread = spread_layers(layers + further, positions);
+  for (std::size_t i = spread.size(); further > 0;) {
+    const std::int64_t taken = std::min(spread[--i], further);
+    spread[i] -= taken;
+    further -= taken;
+  }
+  return spread;
 }
 
 std::vector<sim::Key> pipeline_keys(MegatronOptions& options) {

@@ -93,7 +93,7 @@ bool MegatronPlanner::has_last(const Stage& stage) const {
 }
 
 void MegatronPlanner::place_layers() {
-  const std::vector<std::int64_t> layers = options_.position_layers(model_.layers());
+  const std::vector<std::int64_t> layers = options_.position_layers(model_.layers(), job_.model.mtp_layers);
   std::vector<std::int64_t> starts(layers.size());
   std::exclusive_scan(layers.begin(), layers.end(), starts.begin(), std::int64_t{0});
   const auto add_part = [](Stage& stage, const workloads::Layer& part) {

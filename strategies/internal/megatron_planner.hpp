@@ -108,7 +108,9 @@ class MegatronPlanner {
   bool splits_backward() const { return strategies::splits_backward(options_.schedule_kind()); }
   // 1F1B and GPipe wait for every transfer; interleaved schedules overlap them (overlap_p2p_comm), and so does the
   // runtime of zero-bubble ones (sail-sg/zero-bubble megatron/core/pipeline_parallel/zerobubble).
-  bool overlaps_transfers() const { return chunks_ > 1 || splits_backward(); }
+  bool overlaps_transfers() const {
+    return overlaps_passes_ || options_.overlap_p2p_comm.value_or(chunks_ > 1 || splits_backward());
+  }
 
   // Ranks as coordinates on named axes, from the innermost outwards.
   struct NamedGrid {
@@ -126,6 +128,7 @@ class MegatronPlanner {
   void place_layers();
   void make_streams_and_slots();
   void make_calls();
+  void make_expert_communication();
   void make_gradient_groups();
   void wire_gradients(sim::CommunicatorTable& table) const;
   void make_layer_blocks();
@@ -203,6 +206,7 @@ class MegatronPlanner {
   PlanBuilder builder_;
   ActivationOffload offload_;
   PassOverlap overlap_;
+  bool overlaps_passes_ = false;  // forward and backward ones, for the sake of experts on other nodes
   workloads::Expansion model_;
   std::vector<Stage> stages_;
 

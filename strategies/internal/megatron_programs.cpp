@@ -214,8 +214,9 @@ void MegatronPlanner::write_program(const Stage& stage) {
   program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = workspaces();
 
   write_step_start(program, stage);
-  const std::vector<PipelineAction> actions = pipeline_schedule(
-      options_.schedule_kind(), stage.index, options_.pipeline, micro_batches_, chunks_, options_.micro_batch_group());
+  std::vector<PipelineAction> actions = pipeline_schedule(options_.schedule_kind(), stage.index, options_.pipeline,
+                                                          micro_batches_, chunks_, options_.micro_batch_group());
+  if (overlaps_passes_) actions = with_passes_overlapped(actions);
   if (overlaps_transfers())
     write_overlapped(program, stage, actions);
   else
