@@ -49,6 +49,12 @@ struct NodeType {
   // Of a device to host memory and back, each way. 16 lanes of PCIe 4, 25 of the 31.5 GB/s (an estimate; generation 3
   // reaches 12, NVIDIA/nccl src/graph/topo.h).
   sim::BytesPerSecond host_rate{25'000'000'000};
+  // What the node's processors have, shared by its devices: DRAM, its nominal rate over all sockets, and drives for
+  // what is moved out of memory. Absent: two sockets of 8 channels of DDR4-3200, and one drive of 3 to 7 GB/s.
+  sim::Bytes host_memory{};  // 0: not known
+  sim::BytesPerSecond host_memory_rate{409'600'000'000};
+  sim::BytesPerSecond nvme_read_rate{5'000'000'000};
+  sim::BytesPerSecond nvme_write_rate{3'000'000'000};
   std::string fabric;  // the usual one
   CollectiveTuning collectives;
 };
