@@ -1,5 +1,6 @@
 #include <array>
 
+#include "strategies/internal/deepspeed.hpp"
 #include "strategies/internal/megatron.hpp"
 #include "strategies/internal/pytorch_ddp.hpp"
 #include "strategies/internal/pytorch_fsdp.hpp"
@@ -18,6 +19,9 @@ constexpr std::array entries{
                   &make<PytorchDdp>},
     StrategyEntry{"pytorch-fsdp", "parameters sharded per block, gathered when used, gradients reduce-scattered",
                   &make<PytorchFsdp>},
+    StrategyEntry{"deepspeed",
+                  "ZeRO: optimizer state, gradients and parameters divided over ranks, on devices or hosts",
+                  &make<Deepspeed>},
     StrategyEntry{"megatron-lm", "tensor, sequence, pipeline and data parallelism, distributed optimizer",
                   &make<MegatronLm>},
 };

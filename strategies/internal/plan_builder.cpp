@@ -19,8 +19,10 @@ BlockWriter& BlockWriter::compute(std::span<const sim::Kernel> kernels) {
   return *this;
 }
 
-BlockWriter& BlockWriter::side_kernel(sim::StreamId stream, const sim::Kernel& kernel, sim::StreamSet after) {
-  block_.ops.push_back({.stream = stream, .work = sim::Compute{builder_.kernel(kernel)}, .after = after});
+BlockWriter& BlockWriter::side_kernel(sim::StreamId stream, const sim::Kernel& kernel, sim::StreamSet after,
+                                      std::vector<sim::EventRef> waits) {
+  block_.ops.push_back(
+      {.stream = stream, .work = sim::Compute{builder_.kernel(kernel)}, .after = after, .waits = std::move(waits)});
   return *this;
 }
 
@@ -75,6 +77,11 @@ BlockWriter& BlockWriter::host_wait(sim::StreamSet streams) {
 
 BlockWriter& BlockWriter::host_wait(sim::EventRef event) {
   block_.ops.push_back({.work = sim::HostWait{}, .waits = {event}});
+  return *this;
+}
+
+BlockWriter& BlockWriter::host_wait(sim::EventRef event, sim::StreamId idle) {
+  block_.ops.push_back({.stream = idle, .work = sim::HostWait{}, .waits = {event}});
   return *this;
 }
 

@@ -19,7 +19,8 @@ class BlockWriter {
   sim::CallId call(sim::SlotId slot, sim::CollectiveKind kind, sim::Bytes bytes, sim::Purpose purpose);
   BlockWriter& compute(std::span<const sim::Kernel> kernels);
   // A kernel on a stream of its own; compute goes on.
-  BlockWriter& side_kernel(sim::StreamId stream, const sim::Kernel& kernel, sim::StreamSet after);
+  BlockWriter& side_kernel(sim::StreamId stream, const sim::Kernel& kernel, sim::StreamSet after,
+                           std::vector<sim::EventRef> waits = {});
   // Marks what compute has reached so far.
   BlockWriter& record(sim::EventRef event, const sim::Kernel& kernel);
   // The same, behind the block's last kernel of the compute stream.
@@ -42,6 +43,8 @@ class BlockWriter {
   BlockWriter& host_work(sim::Duration duration);
   BlockWriter& host_wait(sim::StreamSet streams);
   BlockWriter& host_wait(sim::EventRef event);
+  // For the event alone: `idle` is a stream on which nothing runs.
+  BlockWriter& host_wait(sim::EventRef event, sim::StreamId idle);
 
   sim::BlockId finish();
 
