@@ -16,6 +16,7 @@ class Checker {
 
   std::vector<Problem> run() {
     check_degrees();
+    check_experts();
     check_offload();
     check_quantisation();
     append(check_layer_groups(job_, "deepspeed"));
@@ -43,11 +44,21 @@ class Checker {
     only_one("tensor", options_.tensor);
     only_one("pipeline", options_.pipeline);
     only_one("context", options_.context);
-    only_one("expert", options_.expert);
     if (job_.model.structure == workloads::Model::Structure::recommendation)
       problems_.push_back({.key = "model",
                            .message = "tables of a recommender are divided whole, not sharded by deepspeed; use "
                                       "framework 'pytorch-ddp'"});
+  }
+
+  // Experts are divided in stages 0 to 2 only (deepspeed/runtime/zero/stage3.py asserts it).
+  void check_experts() {
+    const std::int64_t expert = options_.expert;
+    if (expert == 1) return;
+    if (!job_.model.experts) return report("expert", job_.model.name + " has no experts; use 1");
+    if (options_.zero_stage == 3)
+      report("expert", "experts are not divided beside zero_stage 3; use 1, or zero_stage 2");
+    require_divides(problems_, "strategy.expert", expert, job_.model.experts->count, "the experts");
+    require_divides(problems_, "strategy.expert", expert, job_.cluster.devices(), "the devices");
   }
 
   void check_offload() {
@@ -110,7 +121,7 @@ std::vector<sim::Key> Deepspeed::keys() {
       {"tensor", &o.tensor, "tensor parallelism beside ZeRO", false, 1, most_ranks},
       {"pipeline", &o.pipeline, "pipeline parallelism beside ZeRO", false, 1, most_ranks},
       {"context", &o.context, "context parallelism beside ZeRO", false, 1, most_ranks},
-      {"expert", &o.expert, "expert parallelism beside ZeRO", false, 1, most_ranks},
+      {"expert", &o.expert, "ranks that share the experts (ep_size); stages 0 to 2", false, 1, most_ranks},
       {"zero_stage", &o.zero_stage,
        "what ranks divide: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters", false, 0, 3},
       {"overlap_comm", &o.overlap_comm, "reduce (and gather) beside compute; absent: in stage 3"},

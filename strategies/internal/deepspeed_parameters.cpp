@@ -60,7 +60,8 @@ std::vector<std::vector<ParameterTensor>> owned_tensors(const workloads::Layer& 
     const bool trained = !training.adapters && op.trained > 0;
     const auto add = [&](std::int64_t elements, bool matrix) {
       const sim::Bytes bytes = trained ? sim::Bytes{elements * element} : sim::scaled(op.frozen, elements, own);
-      tensors.push_back({.elements = elements, .bytes = bytes, .trained = trained, .matrix = matrix});
+      tensors.push_back(
+          {.elements = elements, .bytes = bytes, .trained = trained, .matrix = matrix, .of_experts = op.of_experts});
     };
     if (own > 0) {
       const std::vector<Tensor> taken = take(rest, own);

@@ -14,6 +14,7 @@ struct ParameterTensor {
   sim::Bytes bytes{};  // as ranks keep and gather it
   bool trained = true;
   bool matrix = false;
+  bool of_experts = false;
 };
 
 // Of each operator of `layer`, in the order in which a module registers them: what it trains or keeps frozen, then its

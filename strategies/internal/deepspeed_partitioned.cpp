@@ -119,7 +119,9 @@ void DeepspeedPlanner::plan_parameters(std::vector<Visit>& visits) {
                            .max_reuse_distance = options_.stage3_max_reuse_distance,
                            .persistence_threshold = fetches ? options_.stage3_param_persistence_threshold
                                                             : std::numeric_limits<std::int64_t>::max()});
-  // How far back the gathers are that are waited for.
+  // How far back the gathers are that are waited for. Beyond what events can count, a later gather is waited for
+  // instead.
+  constexpr std::uint32_t most_turns = 60'000;
   std::uint32_t issued = 0;
   for (const FetchStep& step : fetches_.steps) {
     const std::uint32_t end = issued + static_cast<std::uint32_t>(step.gathered.size() + step.prefetched.size());
@@ -127,6 +129,7 @@ void DeepspeedPlanner::plan_parameters(std::vector<Visit>& visits) {
       for (const std::uint32_t group : *groups) event_turns_ = std::max(event_turns_, end - group + 1);
     issued = end;
   }
+  event_turns_ = std::min(event_turns_, most_turns);
   builder_.relative_events(static_cast<std::uint16_t>(event_turns_));
 }
 
@@ -152,8 +155,9 @@ bool DeepspeedPlanner::from_secondary(std::uint32_t group) const {
 
 // `issued`: gathers before the block's own.
 EventRef DeepspeedPlanner::event_of(std::uint32_t group, std::uint32_t issued) const {
-  return {.index = static_cast<std::uint16_t>((group + event_turns_ - issued % event_turns_) % event_turns_),
-          .relative = true};
+  return {
+      .index = static_cast<std::uint16_t>((group % event_turns_ + event_turns_ - issued % event_turns_) % event_turns_),
+      .relative = true};
 }
 
 // Each rank fetches its slice, from the host or the drives where it is there, and gathers the others'.
@@ -225,7 +229,6 @@ void DeepspeedPlanner::write_release(BlockWriter& block, const FetchStep& step) 
 
 // Gradients of a submodule enter the bucket; those that the next ones have no room beside leave.
 void DeepspeedPlanner::write_partition_gradients(BlockWriter& block, const Visit& visit, bool accumulates) {
-  std::size_t full = 0;
   std::int64_t waiting = 0;
   Bytes copied{};
   for (const ParameterTensor& tensor : (*visit.part->tensors)[visit.submodule.first]) {
@@ -233,9 +236,9 @@ void DeepspeedPlanner::write_partition_gradients(BlockWriter& block, const Visit
     (settles(tensor) ? copied.count : waiting) += tensor.elements * element_;
   }
   block.memory(MemoryPurpose::gradients, Bytes{waiting} + copied);
-  for (; full < visit.reduced.size(); ++full) {
-    write_reduction(block, visit.reduced[full], accumulates);
-    block.memory(MemoryPurpose::gradients, -waiting_bytes(visit.reduced[full]));
+  for (const GradientBucket& full : visit.reduced) {
+    write_reduction(block, full, accumulates);
+    block.memory(MemoryPurpose::gradients, -waiting_bytes(full));
   }
   if (copied.count == 0) return;
   const sim::Kernel copy = pass_over("copy into bucket", 2 * copied.count);
@@ -266,6 +269,8 @@ void DeepspeedPlanner::write_forward_visit(BlockWriter& block, const Visit& visi
   const workloads::Layer& layer = *visit.part->layer;
   for (std::size_t i = visit.submodule.first; i < visit.submodule.end; ++i) {
     const workloads::Operator& op = layer.operators[i];
+    if (with_.host_reads_loads && op.role == workloads::Role::dispatch)
+      block.host_wait(sim::set_of(sim::compute_stream));
     if (visit.pass == Pass::forward)
       block.compute(op.forward);
     else if (layer.runs_again(op, recompute_of(*visit.part), false))
@@ -284,7 +289,7 @@ std::vector<std::int64_t> DeepspeedPlanner::key_of(const Visit& visit, std::uint
                                 accumulates};
   const auto add = [&](std::int64_t number) { key.push_back(number); };
   for (const GradientBucket& bucket : visit.reduced) {
-    add(bucket.elements);
+    add(bucket.elements());
     for (const ParameterTensor& tensor : bucket.tensors) add(tensor.elements);
   }
   if (!visit.fetch) return key;

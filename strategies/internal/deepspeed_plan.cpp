@@ -2,6 +2,7 @@
 
 #include "strategies/internal/deepspeed_planner.hpp"
 #include "strategies/internal/groups.hpp"
+#include "strategies/internal/shared_ranks.hpp"
 #include "strategies/traffic.hpp"
 
 namespace trainyard::strategies {
@@ -44,14 +45,21 @@ void DeepspeedPlanner::expand_model() {
   workloads::KernelStyle style =
       workloads::fuses_kernels(job_.training.backend) ? workloads::fused_style() : workloads::eager_style(job_.model);
   style.split_projections = job_.model.separate_projections;
-  model_ = workloads::expand(architecture_, job_.training, {.micro_batch = micro_batch_}, style, costs_);
+  const workloads::Shard shard{.micro_batch = micro_batch_, .expert = options_.expert};
+  model_ = workloads::expand(architecture_, job_.training, shard, style, costs_);
   trained_ = model_.embedding.trained + model_.trained(0, model_.layers()) + model_.head.trained;
+  const std::int64_t of_experts = options_.expert > 1 ? model_.expert_trained(0, model_.layers()) : 0;
+  replicas_[0] = {.ranks = data_, .trained = trained_ - of_experts};
+  replicas_[1] = {.ranks = data_ / options_.expert, .trained = of_experts};
   frozen_ = model_.embedding.frozen + model_.frozen(0, model_.layers()) + model_.head.frozen;
 }
 
 void DeepspeedPlanner::list_parts() {
   const auto tensors = [&](const workloads::Layer& layer, const workloads::Block& block) {
     kind_tensors_.push_back(owned_tensors(layer, block, job_.training, job_.model.separate_projections));
+    // Experts that are on all ranks are like all else.
+    for (std::vector<ParameterTensor>& of_operator : kind_tensors_.back())
+      for (ParameterTensor& tensor : of_operator) tensor.of_experts = tensor.of_experts && options_.expert > 1;
   };
   for (std::size_t kind = 0; kind < model_.kinds.size(); ++kind) tensors(model_.kinds[kind], architecture_.kinds[kind]);
   tensors(model_.embedding, architecture_.embedding);
@@ -75,11 +83,24 @@ void DeepspeedPlanner::make_streams() {
   arrive_ = builder_.stream("gathered parameters");
   reduce_ = builder_.stream("reduce");
   fetch_events_ = builder_.stream("fetch events");
-  data_slot_ = builder_.slot("data");
+  data_slot_ = replicas_[0].slot = builder_.slot("data");
+  make_expert_groups();
   secondary_slot_ = builder_.slot("secondary partition");
   node_slot_ = builder_.slot("node");
   across_slot_ = builder_.slot("across nodes");
   if (options_.offloads_optimizer() || options_.offloads_parameters()) host_state_.open();
+}
+
+// Neighbours share the experts, ranks of the same place reduce them (deepspeed/utils/groups.py).
+RankGrid DeepspeedPlanner::expert_grid() const { return RankGrid({1, options_.expert, data_ / options_.expert}); }
+
+void DeepspeedPlanner::make_expert_groups() {
+  if (!job_.model.experts) return;
+  with_.host_reads_loads = !job_.training.routing.capacity_factor;
+  if (options_.expert == 1) return;
+  replicas_[1].slot = builder_.slot("expert data");
+  with_.expert = expert_communication(builder_, {.ranks = options_.expert, .top_k = job_.model.experts->top_k},
+                                      expert_places(job_.cluster, expert_grid(), 1));
 }
 
 sim::StreamSet DeepspeedPlanner::all_streams() const {
@@ -96,6 +117,10 @@ void DeepspeedPlanner::wire_ranks() {
     add_groups(plan.communicators,
                RankGrid({options_.zero_hpz_partition_size, data_ / options_.zero_hpz_partition_size}), {0},
                secondary_slot_);
+  if (with_.expert) {
+    connect_experts(plan.communicators, job_.cluster, expert_grid(), 1, 0, *with_.expert);
+    add_groups(plan.communicators, expert_grid(), {2}, replicas_[1].slot);
+  }
   if (quantizes_gradients()) {
     const RankGrid grid({data_ / job_.cluster.nodes(), job_.cluster.nodes()});
     add_groups(plan.communicators, grid, {0}, node_slot_);
@@ -123,6 +148,8 @@ PlannedStep DeepspeedPlanner::plan() {
   wire_ranks();
   PlannedStep step;
   step.parallelism.data = data_;
+  step.parallelism.expert = options_.expert;
+  step.communicator_groups = options_.expert > 1 ? 2 : 0;
   step.micro_batch = micro_batch_;
   step.micro_batches = micro_batches_;
   step.plan = builder_.take();

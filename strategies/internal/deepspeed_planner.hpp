@@ -15,6 +15,7 @@
 #include "strategies/internal/deepspeed_buckets.hpp"
 #include "strategies/internal/deepspeed_coordinator.hpp"
 #include "strategies/internal/deepspeed_parameters.hpp"
+#include "strategies/internal/groups.hpp"
 #include "strategies/internal/host_profile.hpp"
 #include "strategies/internal/host_state.hpp"
 #include "strategies/internal/layer_ops.hpp"
@@ -59,6 +60,14 @@ class DeepspeedPlanner {
     std::vector<GradientBucket> reduced{};  // that leave when its gradients are there
   };
 
+  // Ranks that have the same parameters.
+  struct Replicas {
+    sim::SlotId slot{};
+    std::int64_t ranks = 1;
+    std::int64_t trained = 0;  // of these parameters, on each rank
+    std::int64_t share() const { return (trained + ranks - 1) / ranks; }
+  };
+
   // deepspeed_plan.cpp
   bool in_16_bits() const { return element_ == 2; }
   bool several() const { return data_ > 1; }
@@ -74,6 +83,8 @@ class DeepspeedPlanner {
   void expand_model();
   void list_parts();
   void make_streams();
+  void make_expert_groups();
+  RankGrid expert_grid() const;
   void wire_ranks();
   sim::StreamSet all_streams() const;
 
@@ -116,6 +127,7 @@ class DeepspeedPlanner {
   // deepspeed_reduction.cpp
   void write_reduction(BlockWriter& block, const GradientBucket& bucket, bool accumulates);
   void write_replicated_reduction(BlockWriter& block, const GradientBucket& bucket);
+  void write_run_reduction(BlockWriter& block, const GradientBucket::Run& run, const Replicas& among);
   void write_partitioned_reduction(BlockWriter& block, const GradientBucket& bucket);
   void write_quantized_reduction(BlockWriter& block, const ParameterTensor& tensor);
   void write_reduce(BlockWriter& block, sim::SlotId slot, sim::CollectiveKind kind, sim::Bytes bytes);
@@ -127,7 +139,9 @@ class DeepspeedPlanner {
   // deepspeed_step.cpp
   void write_resident(sim::Program& program);
   sim::BlockId step_block();
-  std::int64_t owned() const { return options_.zero_stage >= 1 ? partition(trained_) : trained_; }
+  std::int64_t owned() const {
+    return options_.zero_stage >= 1 ? replicas_[0].share() + replicas_[1].share() : trained_;
+  }
   std::int64_t owned_on_host() const;
   bool has_wide_copy() const { return state_.master > 0; }
   void write_norm(BlockWriter& block);
@@ -160,6 +174,8 @@ class DeepspeedPlanner {
   std::vector<ParameterTensor> tensors_;                                 // of the model, as registered
   std::int64_t trained_ = 0;
   sim::Bytes frozen_{};
+  std::array<Replicas, 2> replicas_;  // of what all ranks have, and of experts
+  LayerCommunication with_;
 
   sim::StreamId gather_{}, arrive_{}, reduce_{}, fetch_events_{};
   sim::SlotId data_slot_{}, secondary_slot_{}, node_slot_{}, across_slot_{};

@@ -38,30 +38,30 @@ void DeepspeedPlanner::write_replicated_reduction(BlockWriter& block, const Grad
   // What is on the side stream holds the other buffer: compute waits for it.
   if (options_.overlaps()) block.wait_for(sim::set_of(reduce_));
   if (!options_.contiguous_gradients || options_.zero_stage == 0) {
-    const sim::Kernel flatten = pass_over("flatten gradients", 2 * bucket.elements * element_);
+    const sim::Kernel flatten = pass_over("flatten gradients", 2 * bucket.elements() * element_);
     block.compute({&flatten, 1});
   }
-  write_average(block, bucket.elements);
-  switch (wire_operation()) {
-    case CollectiveKind::reduce: {
-      const std::int64_t slice = partition(trained_);
-      const std::int64_t end = bucket.first + bucket.elements;
-      for (std::int64_t at = bucket.first; at < end;) {
-        const std::int64_t next = std::min(end, (at / slice + 1) * slice);
-        write_reduce(block, data_slot_, CollectiveKind::reduce, Bytes{(next - at) * reduced_bytes_});
-        at = next;
-      }
-      break;
-    }
-    default:
-      write_reduce(block, data_slot_, wire_operation(), Bytes{bucket.elements * reduced_bytes_});
-  }
+  write_average(block, bucket.elements());
+  for (std::size_t kind = 0; kind < replicas_.size(); ++kind)
+    write_run_reduction(block, bucket.runs.at(kind), replicas_.at(kind));
   if (!options_.contiguous_gradients || options_.zero_stage == 0) {
-    const sim::Kernel back = pass_over("unflatten gradients", 2 * bucket.elements * element_);
+    const sim::Kernel back = pass_over("unflatten gradients", 2 * bucket.elements() * element_);
     if (options_.overlaps())
       block.side_kernel(reduce_, back, 0);
     else
       block.compute({&back, 1});
+  }
+}
+
+void DeepspeedPlanner::write_run_reduction(BlockWriter& block, const GradientBucket::Run& run, const Replicas& among) {
+  if (run.elements == 0 || among.ranks == 1) return;
+  if (wire_operation() != CollectiveKind::reduce)
+    return write_reduce(block, among.slot, wire_operation(), Bytes{run.elements * reduced_bytes_});
+  const std::int64_t end = run.first + run.elements;
+  for (std::int64_t at = run.first; at < end;) {
+    const std::int64_t next = std::min(end, (at / among.share() + 1) * among.share());
+    write_reduce(block, among.slot, CollectiveKind::reduce, Bytes{(next - at) * reduced_bytes_});
+    at = next;
   }
 }
 
@@ -90,17 +90,17 @@ void DeepspeedPlanner::write_partitioned_reduction(BlockWriter& block, const Gra
     return;
   }
   if (bucket.tensors.size() > 1) {
-    const sim::Kernel join = pass_over("join slices", bucket.elements * (element_ + reduced_bytes_));
+    const sim::Kernel join = pass_over("join slices", bucket.elements() * (element_ + reduced_bytes_));
     if (options_.overlaps())
       block.side_kernel(reduce_, join, sim::set_of(sim::compute_stream));
     else
       block.compute({&join, 1});
   }
-  write_average(block, bucket.elements);
+  write_average(block, bucket.elements());
   const bool whole =
-      !options_.reduce_scatter && options_.contiguous_gradients && bucket.elements <= options_.reduce_bucket_size;
+      !options_.reduce_scatter && options_.contiguous_gradients && bucket.elements() <= options_.reduce_bucket_size;
   write_reduce(block, data_slot_, whole ? CollectiveKind::all_reduce : CollectiveKind::reduce_scatter,
-               Bytes{bucket.elements * reduced_bytes_});
+               Bytes{bucket.elements() * reduced_bytes_});
 }
 
 // qgZ: 4-bit blocks go to the ranks of the node, are summed up, and go to the ranks of the same place on all nodes
@@ -129,11 +129,15 @@ void DeepspeedPlanner::write_quantized_reduction(BlockWriter& block, const Param
 // the program is that of the rank whose part comes last, for which all others wait. round_robin_gradients spreads every
 // bucket over all ranks, and so does stage 3.
 void DeepspeedPlanner::write_settled(BlockWriter& block, const GradientBucket& bucket, bool accumulates) {
-  std::int64_t own = (bucket.elements + shards_ - 1) / shards_;
-  if (options_.zero_stage < 3 && options_.offloads_optimizer() && !options_.round_robin_gradients) {
-    const std::int64_t part = partition(trained_);
-    own = std::clamp(bucket.first + bucket.elements - (trained_ - part), std::int64_t{0},
-                     std::min(bucket.elements, part));
+  const bool in_parts = options_.zero_stage < 3 && options_.offloads_optimizer() && !options_.round_robin_gradients;
+  std::int64_t own = 0;
+  for (std::size_t kind = 0; kind < replicas_.size(); ++kind) {
+    const GradientBucket::Run& run = bucket.runs.at(kind);
+    const Replicas& among = replicas_.at(kind);
+    const std::int64_t part = among.share();
+    own += in_parts ? std::clamp(run.first + run.elements - (among.trained - part), std::int64_t{0},
+                                 std::min(run.elements, part))
+                    : (run.elements + among.ranks - 1) / among.ranks;
   }
   const sim::StreamSet producers = static_cast<sim::StreamSet>(sim::set_of(sim::compute_stream) | sim::set_of(reduce_));
   const bool to_host = options_.offloads_optimizer();

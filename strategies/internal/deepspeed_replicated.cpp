@@ -26,7 +26,7 @@ bool DeepspeedPlanner::reduces_in_backward(std::int64_t micro_batch) const {
 sim::BlockId DeepspeedPlanner::forward_block(const Part& part) {
   BlockWriter block = builder_.block("forward " + part.layer->name, host_.forward);
   block.memory(MemoryPurpose::activations, kept_bytes(part));
-  write_forward(block, *part.layer);
+  write_forward(block, *part.layer, with_);
   return block.finish();
 }
 
@@ -72,8 +72,8 @@ sim::BlockId DeepspeedPlanner::backward_block(const Part& part, bool accumulates
   BlockWriter block = builder_.block("backward " + part.layer->name, host_.backward);
   const Bytes working = working_bytes(part);
   block.memory(MemoryPurpose::activations, working);
-  write_recompute(block, *part.layer, recompute_of(part), false, {});
-  write_backward(block, *part.layer, {}, [&](BlockWriter& writer, std::size_t index) {
+  write_recompute(block, *part.layer, recompute_of(part), false, with_);
+  write_backward(block, *part.layer, with_, [&](BlockWriter& writer, std::size_t index) {
     write_gradients(writer, (*part.tensors)[index], accumulates, buckets);
   });
   block.memory(MemoryPurpose::activations, -(working + kept_bytes(part)));

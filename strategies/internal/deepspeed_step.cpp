@@ -127,14 +127,20 @@ void DeepspeedPlanner::write_delayed_update(BlockWriter& block) {
 
 // Stages 1 and 2 gather all that was updated, stage 3 what is on every rank at all times; nothing hides it.
 void DeepspeedPlanner::write_parameter_gather(BlockWriter& block) {
-  if (!several() || options_.zero_stage == 0) return;
-  std::int64_t elements = options_.zero_stage == 3 ? 0 : trained_;
-  if (options_.zero_stage == 3)
-    for (const ParameterTensor& tensor : tensors_)
-      if (tensor.trained && tensor.elements <= options_.stage3_param_persistence_threshold) elements += tensor.elements;
-  if (elements == 0) return;
-  block.blocking(gather_, builder_.call(data_slot_, CollectiveKind::all_gather, Bytes{elements * state_.parameter},
-                                        Purpose::data));
+  if (options_.zero_stage == 0) return;
+  const auto gather = [&](const Replicas& among, std::int64_t elements) {
+    if (elements == 0 || among.ranks == 1) return;
+    block.blocking(gather_, builder_.call(among.slot, CollectiveKind::all_gather, Bytes{elements * state_.parameter},
+                                          Purpose::data));
+  };
+  if (options_.zero_stage < 3) {
+    for (const Replicas& among : replicas_) gather(among, among.trained);
+    return;
+  }
+  std::int64_t persistent = 0;
+  for (const ParameterTensor& tensor : tensors_)
+    if (tensor.trained && tensor.elements <= options_.stage3_param_persistence_threshold) persistent += tensor.elements;
+  gather(replicas_[0], persistent);
 }
 
 sim::BlockId DeepspeedPlanner::step_block() {

@@ -213,6 +213,32 @@ TEST(DeepspeedWire, AdaptersReduceTheirGradientsOnlyButStageThreeGathersFrozenWe
   expect_bytes(wire(third, CollectiveKind::all_gather), 2 * ring * 2 * (all + trained));
 }
 
+// Eight experts over four ranks, twice: two ranks each have the same two.
+TEST(DeepspeedWire, ExpertsAreReducedAmongTheRanksThatHaveThem) {
+  const workloads::Model mixtral = tests::mixtral_8x7b();
+  const auto parameters = static_cast<double>(workloads::parameters(mixtral));
+  constexpr double of_experts = 32 * 8 * 3 * 4096.0 * 14336;
+  for (const char* stage : {"strategy.zero_stage=1", "strategy.zero_stage=2"}) {
+    const Result result = simulated({stage, "model=mixtral-8x7b", "strategy.expert=4"}).result;
+    EXPECT_EQ(result.parallelism.expert, 4);
+    expect_bytes(wire(result, CollectiveKind::all_reduce),
+                 2 * 2 * (ring * (parameters - of_experts) + 1.0 / 2 * of_experts / 4));
+    expect_bytes(wire(result, CollectiveKind::all_gather),
+                 2 * (ring * (parameters - of_experts) + 1.0 / 2 * of_experts / 4));
+    // Dispatch and combine, forward and backward.
+    const auto exchanged = row(result, Purpose::expert, CollectiveKind::all_to_all);
+    EXPECT_EQ(exchanged.count, 4 * 32);
+    expect_bytes(exchanged.wire_bytes, 4 * 32 * 3.0 / 4 * 2 * 2 * 1024 * 4096 * 2);
+  }
+}
+
+TEST(DeepspeedWire, ExpertsWithAsManyPartsAsRanksAreNotReduced) {
+  const Result result = simulated({"strategy.zero_stage=2", "model=mixtral-8x7b", "strategy.expert=8"}).result;
+  constexpr double of_experts = 32 * 8 * 3 * 4096.0 * 14336;
+  const auto parameters = static_cast<double>(workloads::parameters(tests::mixtral_8x7b()));
+  expect_bytes(wire(result, CollectiveKind::all_reduce), 2 * 2 * ring * (parameters - of_experts));
+}
+
 TEST(DeepspeedWire, AloneHasNobodyToTalkTo) {
   for (const char* stage :
        {"strategy.zero_stage=0", "strategy.zero_stage=1", "strategy.zero_stage=2", "strategy.zero_stage=3"})
@@ -478,12 +504,12 @@ TEST(GradientBuckets, LeaveBeforeTheGradientThatWouldOverflowThem) {
   EXPECT_FALSE(buckets.add(tensor(40)).has_value());
   const auto full = buckets.add(tensor(500));
   ASSERT_TRUE(full.has_value());
-  EXPECT_EQ(full->elements, 100);
+  EXPECT_EQ(full->elements(), 100);
   const auto large = buckets.add(tensor(1));
   ASSERT_TRUE(large.has_value());
-  EXPECT_EQ(large->elements, 500);
-  EXPECT_EQ(large->first, 100);
-  EXPECT_EQ(buckets.finish()->elements, 1);
+  EXPECT_EQ(large->elements(), 500);
+  EXPECT_EQ(large->runs[0].first, 100);
+  EXPECT_EQ(buckets.finish()->elements(), 1);
   EXPECT_FALSE(buckets.finish().has_value());
 }
 
@@ -507,6 +533,8 @@ TEST(DeepspeedChecks, NameWhatIsMissing) {
   expect({"strategy.zero_stage=2", "strategy.offload_optimizer_device=nvme"}, "needs zero_stage 3");
   expect({"strategy.zero_stage=3", "strategy.zero_hpz_partition_size=3"}, "the nearest that does is 2");
   expect({"strategy.zero_stage=1", "strategy.zero_quantized_weights=true"}, "strategy.zero_quantized_weights");
+  expect({"strategy.zero_stage=3", "model=mixtral-8x7b", "strategy.expert=8"}, "beside zero_stage 3");
+  expect({"strategy.zero_stage=2", "strategy.expert=2"}, "has no experts");
   expect({"strategy.zero_stage=2", "strategy.delayed_param_update=true"}, "strategy.delayed_param_update");
   expect({"strategy.zero_stage=3", "strategy.offload_optimizer_device=cpu", "training.optimizer=lamb"},
          "DeepSpeedCPUAdam");
