@@ -194,6 +194,9 @@ void Search::try_options() {
   if (number_option(*scenario_.strategy, "tensor", 1) > 1) set_true("sequence_parallel");
   try_option("strategy.reshard_after_forward=true",
              [](Strategy& strategy) { return set_option(strategy, "reshard_after_forward", std::string{"true"}); });
+  for (std::int64_t stage = number_option(*scenario_.strategy, "zero_stage", 3) + 1; stage <= 3; ++stage)
+    try_option("strategy.zero_stage=" + std::to_string(stage),
+               [&](Strategy& strategy) { return set_option(strategy, "zero_stage", stage); });
   for (const std::string name : {"tensor", "pipeline"}) {
     const std::int64_t now = number_option(*scenario_.strategy, name, 0);
     for (std::int64_t more = 2 * now; now > 0 && more <= 8 * now && more <= scenario_.devices; more *= 2)
