@@ -85,7 +85,7 @@ std::string random_scenario(std::uint64_t seed) {
   if (random.one_in(4)) text += "  placement: shuffled\n";
   text += "  faults: [" + random_faults(random, devices, nodes, leaves, radix == 16) + "]\n";
   const std::string framework =
-      random.of(std::array<std::string, 4>{"megatron-lm", "megatron-lm", "pytorch-fsdp", "pytorch-ddp"});
+      random.of(std::array<std::string, 5>{"megatron-lm", "megatron-lm", "pytorch-fsdp", "pytorch-ddp", "deepspeed"});
   const bool megatron = framework == "megatron-lm";
   const bool composed = framework == "pytorch-fsdp" && random.one_in(2);
   const bool experts = megatron && random.one_in(3);
@@ -106,6 +106,9 @@ std::string random_scenario(std::uint64_t seed) {
             "\n  limit_all_gathers: " + flag() + "\n  forward_prefetch: " + flag() + "\n";
   else if (framework == "pytorch-fsdp" && devices % 2 == 0)
     text += "  shard: " + number(devices / 2) + "\n  cpu_offload: " + flag() + "\n";
+  if (framework == "deepspeed")
+    text += "  zero_stage: " + number(random.of(std::array<std::int64_t, 5>{0, 1, 2, 3, 3})) +
+            "\n  overlap_comm: " + flag() + "\n  stage3_max_reuse_distance: 1e6\n";
   if (!megatron) return text;
   const bool interleaved = pipeline > 1 && random.one_in(2);
   std::vector<std::string> schedules{"1f1b", "gpipe", "zb-h1", "zb-h2", "zb-v"};
