@@ -50,12 +50,14 @@ MegatronPlanner::LayerBlocks MegatronPlanner::make_layer_block(const workloads::
   blocks.backward = backward.finish();
   if (recomputed && recomputes_groups()) make_group_blocks(layer, blocks);
   if (!splits_backward()) return blocks;
-  if (recomputed) make_split_blocks(layer, recompute, blocks);
+  if (recomputed) {
+    make_split_blocks(layer, recompute, blocks);
+    return blocks;
+  }
   // Where passes are split, the head goes with those for inputs and the embedding with those for weights.
   sim::Block whole = builder_.plan().blocks[blocks.backward];
   whole.name = (loss ? input_pass : weight_pass) + name;
-  if (!recomputed)
-    (loss ? blocks.backward_input : blocks.backward_weight) = builder_.plan().blocks.add(std::move(whole));
+  (loss ? blocks.backward_input : blocks.backward_weight) = builder_.plan().blocks.add(std::move(whole));
   return blocks;
 }
 

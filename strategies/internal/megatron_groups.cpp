@@ -40,7 +40,9 @@ void MegatronPlanner::make_streams_and_slots() {
     track(2, "forward on the way back");
     track(3, "backward on the way back");
   }
-  model_stream_ = builder_.stream("model parallel");
+  // A plan has few streams. At the end of a step, when the model's is needed, the tensor group's has nothing else to
+  // do.
+  model_stream_ = placement_.has_way_back() ? tensor_stream_ : builder_.stream("model parallel");
   tensor_slot_ = builder_.slot("tensor");
   model_slot_ = builder_.slot("model");
   embedding_slot_ = builder_.slot("embedding");

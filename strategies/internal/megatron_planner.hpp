@@ -1,6 +1,7 @@
 // One step of Megatron-LM in the making. Its members are defined by what they are about: megatron_plan.cpp sets up the
-// model's stages and the ranks' groups, megatron_blocks.cpp writes the passes of layers, megatron_programs.cpp puts
-// them in the order of the schedule, megatron_data.cpp reduces gradients and gathers parameters.
+// model's stages, megatron_groups.cpp the ranks' groups, megatron_blocks.cpp writes the passes of layers,
+// megatron_programs.cpp puts them in the order of the schedule, megatron_data.cpp reduces gradients and gathers
+// parameters.
 #pragma once
 
 #include <array>

@@ -89,6 +89,7 @@ std::vector<BlockId> PassOverlap::take_apart(Pass pass, const Block& block) {
     pieces.back().ops.push_back(std::move(op));
   }
   std::vector<BlockId> ids;
+  ids.reserve(pieces.size());
   for (Block& piece : pieces) ids.push_back(builder_.plan().blocks.add(std::move(piece)));
   return ids;
 }

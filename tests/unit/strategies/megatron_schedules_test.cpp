@@ -181,6 +181,20 @@ TEST(MegatronPipeline, HidesTensorParallelCommunicationBehindTheOtherPass) {
   EXPECT_LT(exposed("dualpipe-v"), 0.4 * exposed("1f1b"));
 }
 
+// The most streams that a step can have: transfers both ways, tensor parallelism, a ring of ranks that share sequences,
+// experts on several nodes with fused dispatch, gradients of experts and of everything else.
+TEST(MegatronPipeline, GoesBothWaysBesideEveryOtherParallelism) {
+  for (const char* schedule : {"zb-v", "dualpipe", "dualpipe-v"}) {
+    const Result result =
+        simulated({std::string("strategy.schedule=") + schedule, "cluster.nodes=4", "cluster.devices=32",
+                   "model.experts=16", "model.top_k=2", "model.layers=8", "strategy.pipeline=2", "strategy.tensor=2",
+                   "strategy.sequence_parallel=true", "strategy.context=2", "strategy.expert=16",
+                   "strategy.distributed_optimizer=true", "training.global_batch=16"})
+            .result;
+    EXPECT_TRUE(result.steady);
+  }
+}
+
 std::int64_t most_activations(const Simulation& simulation, std::size_t stage) {
   const sim::Program& program = simulation.plan.programs[simulation.plan.programs.id(stage)];
   return sim::memory_peak(simulation.plan, program)
