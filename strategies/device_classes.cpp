@@ -80,8 +80,11 @@ PlannedStep plan_on_devices(const Strategy& strategy, const Job& job,
 
   std::vector<PlannedStep> others;
   for (std::size_t t = 1; t < accelerators.size(); ++t) {
-    others.push_back(strategy.plan(
-        {.model = job.model, .training = job.training, .accelerator = accelerators[t], .cluster = cluster}));
+    others.push_back(strategy.plan({.model = job.model,
+                                    .training = job.training,
+                                    .accelerator = accelerators[t],
+                                    .cluster = cluster,
+                                    .leading = &job.accelerator}));
     if (!same_schedule(step.plan, others.back().plan))
       throw std::invalid_argument("the step is scheduled differently on " + accelerators[t].name + " than on " +
                                   accelerators.front().name + ": give micro batch and recompute explicitly");

@@ -23,6 +23,10 @@ struct Job {
   const workloads::Training& training;
   const workloads::Accelerator& accelerator;
   const topology::Cluster& cluster;
+  // Where devices differ, `accelerator` is in turn each of their types, and defaults that depend on a type are those of
+  // this one, so that all run the same schedule; null: of `accelerator`.
+  const workloads::Accelerator* leading = nullptr;
+  const workloads::Accelerator& leading_accelerator() const { return leading != nullptr ? *leading : accelerator; }
 };
 
 struct Parallelism {

@@ -140,7 +140,8 @@ std::int64_t MegatronOptions::context_heads() const {
 workloads::TokenDispatcher MegatronOptions::dispatcher(const Job& job) const {
   const std::string& type = moe_token_dispatcher_type.value;
   if (type == "allgather") return workloads::TokenDispatcher::all_gather;
-  const bool fused = type == "flex" || (type == "auto" && job.accelerator.supports(workloads::Precision::fp8));
+  const bool fused =
+      type == "flex" || (type == "auto" && job.leading_accelerator().supports(workloads::Precision::fp8));
   return fused ? workloads::TokenDispatcher::fused : workloads::TokenDispatcher::all_to_all;
 }
 

@@ -66,7 +66,7 @@ struct MegatronOptions {
   // scripts/performance/utils, tp_comm_overlap).
   bool overlaps_tensor(const Job& job) const {
     return tensor > 1 && sequence_parallel &&
-           overlap_tensor.value_or(job.accelerator.supports(workloads::Precision::fp8));
+           overlap_tensor.value_or(job.leading_accelerator().supports(workloads::Precision::fp8));
   }
   PipelinePlacement placement() const { return {schedule_kind(), pipeline, chunks()}; }
   // Layers of each position of the placement, of a model with so many.
