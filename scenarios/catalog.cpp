@@ -48,7 +48,8 @@ struct Catalog::Cache {
 
 Catalog::~Catalog() = default;
 
-Catalog::Catalog(std::span<const std::filesystem::path> folders) : cache_(std::make_unique<Cache>()) {
+Catalog::Catalog(std::span<const std::filesystem::path> folders, std::vector<Framework> frameworks)
+    : frameworks_(std::move(frameworks)), cache_(std::make_unique<Cache>()) {
   for (const std::filesystem::path& folder : folders) add_folder(folder);
   add_built_in();
 }

@@ -1,5 +1,5 @@
 // What Trainyard knows by name: accelerators, nodes, fabrics, models and collective libraries, each figure with its
-// source.
+// source, and frameworks.
 #pragma once
 
 #include <array>
@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "scenarios/frameworks.hpp"
 #include "topology/hardware.hpp"
 #include "workloads/accelerator.hpp"
 #include "workloads/model.hpp"
@@ -35,7 +36,8 @@ struct CatalogEntry {
 class Catalog {
  public:
   // The built-in entries, after those of the folders (each with some of `entry_folders`).
-  explicit Catalog(std::span<const std::filesystem::path> folders = {});
+  explicit Catalog(std::span<const std::filesystem::path> folders = {},
+                   std::vector<Framework> frameworks = built_in_frameworks());
   ~Catalog();
   Catalog(const Catalog&) = delete;
   Catalog& operator=(const Catalog&) = delete;
@@ -57,6 +59,8 @@ class Catalog {
   workloads::Model model(std::string_view name) const;
   void check(EntryKind kind, std::string_view name) const;  // a family of models may lack dimensions
 
+  std::span<const Framework> frameworks() const { return frameworks_; }
+
  private:
   void add_folder(const std::filesystem::path& folder);
   void add_built_in();
@@ -64,6 +68,7 @@ class Catalog {
   struct Cache;
 
   std::vector<CatalogEntry> entries_;  // in order of precedence
+  std::vector<Framework> frameworks_;
   std::unique_ptr<Cache> cache_;
 };
 

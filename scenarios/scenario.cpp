@@ -18,8 +18,6 @@
 namespace trainyard::scenarios {
 namespace {
 
-using strategies::StrategyEntry;
-
 // Frameworks of the scenario format; those without a strategy are refused as coming later, not as unknown.
 constexpr std::array<std::string_view, 8> framework_names{"pytorch-ddp", "pytorch-fsdp", "deepspeed",  "megatron-lm",
                                                           "colossal-ai", "maxtext",      "tensorflow", "keras"};
@@ -48,12 +46,12 @@ Parts read_top(Reader& reader, const Value& root, Scenario& scenario) {
   return parts;
 }
 
-const StrategyEntry* find_framework(Reader& reader, const Value& name, std::span<const StrategyEntry> frameworks) {
-  const auto found = std::find_if(frameworks.begin(), frameworks.end(),
-                                  [&](const StrategyEntry& entry) { return entry.name == name.scalar; });
-  if (found != frameworks.end()) return &*found;
+const Framework* find_framework(Reader& reader, const Value& name, std::span<const Framework> frameworks) {
   std::vector<std::string_view> names;
-  for (const StrategyEntry& entry : frameworks) names.push_back(entry.name);
+  for (const Framework& framework : frameworks) {
+    if (framework.entry.name == name.scalar) return &framework;
+    names.push_back(framework.entry.name);
+  }
   const bool planned = std::find(framework_names.begin(), framework_names.end(), name.scalar) != framework_names.end();
   reader.report(name.where,
                 "strategy.framework: " +
@@ -63,13 +61,14 @@ const StrategyEntry* find_framework(Reader& reader, const Value& name, std::span
 }
 
 // The framework decides which other keys there are.
-void read_strategy(Reader& reader, const Value& value, std::span<const StrategyEntry> frameworks, Scenario& scenario) {
+void read_strategy(Reader& reader, const Value& value, std::span<const Framework> frameworks, Scenario& scenario) {
   std::vector<sim::Key> keys{{.name = "framework", .target = &scenario.framework, .help = "", .required = true}};
   const Value* name = value.is_map() ? value.find("framework") : nullptr;
   if (name == nullptr || !name->is_scalar()) return reader.read(value, "strategy", {.keys = keys, .foreign = true});
-  const StrategyEntry* entry = find_framework(reader, *name, frameworks);
-  if (entry == nullptr) return;
-  scenario.strategy = entry->make();
+  const Framework* framework = find_framework(reader, *name, frameworks);
+  if (framework == nullptr) return;
+  scenario.made_by = *framework;
+  scenario.strategy = framework->make();
   const std::vector<sim::Key> options = scenario.strategy->keys();
   keys.insert(keys.end(), options.begin(), options.end());
   reader.read(value, "strategy", {.keys = keys});
@@ -191,7 +190,7 @@ void check_relations(Reader& reader, Scenario& scenario) {
 
 }  // namespace
 
-Scenario read_scenario(const Value& root, const Catalog& catalog, std::span<const StrategyEntry> frameworks) {
+Scenario read_scenario(const Value& root, const Catalog& catalog) {
   Scenario scenario;
   scenario.file = root.where.file;
   Reader reader;
@@ -201,7 +200,7 @@ Scenario read_scenario(const Value& root, const Catalog& catalog, std::span<cons
   if (parts.cluster != nullptr) read_cluster(reader, catalog, *parts.cluster, scenario);
   if (parts.model != nullptr) model = read_model(reader, catalog, *parts.model, "model");
   if (parts.training != nullptr) read_training(reader, *parts.training, scenario.training);
-  if (parts.strategy != nullptr) read_strategy(reader, *parts.strategy, frameworks, scenario);
+  if (parts.strategy != nullptr) read_strategy(reader, *parts.strategy, catalog.frameworks(), scenario);
   scenario.model = model.model;
   scenario.training.routing.seed = scenario.seed;
   for (const std::string& warning : model.warnings) scenario.warnings.push_back("model: " + warning);
@@ -230,9 +229,8 @@ Value load_root(const std::filesystem::path& path, const LoadOptions& options) {
 
 }  // namespace
 
-Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options,
-                       std::span<const StrategyEntry> frameworks) {
-  return read_scenario(load_root(path, options), catalog, frameworks);
+Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options) {
+  return read_scenario(load_root(path, options), catalog);
 }
 
 Scenario read_cluster(const Value& root, const Catalog& catalog) {

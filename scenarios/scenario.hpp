@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "scenarios/catalog.hpp"
+#include "scenarios/frameworks.hpp"
 #include "strategies/strategy.hpp"
 #include "topology/cluster.hpp"
 #include "topology/hardware.hpp"
@@ -36,6 +36,7 @@ struct Scenario {
   workloads::Model model;
   workloads::Training training;
   std::string framework;
+  Framework made_by;                               // what has made the strategy, and makes others like it
   std::unique_ptr<strategies::Strategy> strategy;  // holds its options
   std::vector<std::string> warnings;
 };
@@ -47,10 +48,8 @@ struct LoadOptions {
 };
 
 // Both throw ScenarioError with everything that is wrong. What they return can be planned.
-Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options = {},
-                       std::span<const strategies::StrategyEntry> frameworks = strategies::catalog());
-Scenario read_scenario(const Value& root, const Catalog& catalog,
-                       std::span<const strategies::StrategyEntry> frameworks = strategies::catalog());
+Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options = {});
+Scenario read_scenario(const Value& root, const Catalog& catalog);
 
 // Of a scenario only its `cluster`, and its name: nothing is trained. Other keys may be there, and are not looked at.
 Scenario load_cluster(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options = {});

@@ -112,19 +112,20 @@ struct DefaultText {
 
 }  // namespace
 
-std::string show_frameworks() {
+std::string show_frameworks(const Catalog& catalog) {
   std::vector<std::pair<std::string, std::string>> rows;
-  for (const strategies::StrategyEntry& entry : strategies::catalog())
-    rows.emplace_back(entry.name, std::string(entry.summary));
+  for (const Framework& framework : catalog.frameworks())
+    rows.emplace_back(framework.entry.name, framework.entry.summary);
   return table(rows);
 }
 
-std::string show_framework(std::string_view name) {
+std::string show_framework(const Catalog& catalog, std::string_view name) {
   std::vector<std::string_view> names;
-  for (const strategies::StrategyEntry& entry : strategies::catalog()) {
+  for (const Framework& framework : catalog.frameworks()) {
+    const strategies::StrategyEntry& entry = framework.entry;
     names.push_back(entry.name);
     if (entry.name != name) continue;
-    const std::unique_ptr<strategies::Strategy> strategy = entry.make();
+    const std::unique_ptr<strategies::Strategy> strategy = framework.make();
     const std::vector<sim::Key> keys = strategy->keys();
     std::size_t width = 0;
     for (const sim::Key& key : keys) width = std::max(width, key.name.size() + 2);

@@ -68,7 +68,7 @@ class Strategy {
 struct StrategyEntry {
   std::string_view name;
   std::string_view summary;
-  std::unique_ptr<Strategy> (*make)();
+  std::unique_ptr<Strategy> (*make)() = nullptr;
 };
 
 // All frameworks, one line each in catalog.cpp.

@@ -260,11 +260,12 @@ int show(const ShowArguments& arguments, const CommonOptions& common) {
   if (arguments.what == "topology") return show_topology(arguments, common);
   if (!arguments.output.empty()) wrong_argument("--output", "only `trainyard show topology` writes a file");
   if (!arguments.overrides.empty()) wrong_argument("--set", "only `trainyard show topology` reads a scenario");
+  const scenarios::Catalog catalog(common.catalogs);
   if (arguments.what == "frameworks") {
-    print(arguments.name.empty() ? scenarios::show_frameworks() : scenarios::show_framework(arguments.name));
+    print(arguments.name.empty() ? scenarios::show_frameworks(catalog)
+                                 : scenarios::show_framework(catalog, arguments.name));
     return done;
   }
-  const scenarios::Catalog catalog(common.catalogs);
   for (std::size_t i = 0; i < scenarios::entry_folders.size(); ++i) {
     if (arguments.what != scenarios::entry_folders.at(i)) continue;
     const auto kind = static_cast<scenarios::EntryKind>(i);

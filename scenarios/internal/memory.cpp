@@ -91,10 +91,7 @@ std::int64_t number_option(strategies::Strategy& strategy, std::string_view name
 
 // Another one with the same options.
 std::unique_ptr<strategies::Strategy> copy_of(const Scenario& scenario) {
-  const auto frameworks = strategies::catalog();
-  const auto entry = std::ranges::find(frameworks, scenario.framework, &strategies::StrategyEntry::name);
-  if (entry == frameworks.end()) return nullptr;
-  std::unique_ptr<strategies::Strategy> copy = entry->make();
+  std::unique_ptr<strategies::Strategy> copy = scenario.made_by.make();
   const std::vector<sim::Key> from = scenario.strategy->keys();
   const std::vector<sim::Key> to = copy->keys();
   for (std::size_t i = 0; i < to.size(); ++i)
@@ -138,7 +135,6 @@ class Search {
 };
 
 void Search::try_variant(Variant variant) {
-  if (variant.strategy == nullptr) return;
   const strategies::Job job{.model = scenario_.model,
                             .training = variant.training,
                             .accelerator = scenario_.accelerators.front(),
@@ -158,7 +154,7 @@ void Search::try_training(std::vector<std::string> settings, const std::function
 void Search::try_option(std::string setting, const std::function<bool(strategies::Strategy&)>& edit) {
   const auto attempt = [&](std::vector<std::string> settings, const workloads::Training& training) {
     Variant variant{.settings = std::move(settings), .strategy = copy_of(scenario_), .training = training};
-    if (variant.strategy != nullptr && edit(*variant.strategy)) try_variant(std::move(variant));
+    if (edit(*variant.strategy)) try_variant(std::move(variant));
   };
   const std::size_t before = tried_.size();
   attempt({setting}, training_);

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -42,7 +41,10 @@ class Fake : public strategies::Strategy {
 };
 
 std::unique_ptr<strategies::Strategy> make_fake() { return std::make_unique<Fake>(); }
-constexpr std::array<strategies::StrategyEntry, 1> frameworks{{{"megatron-lm", "for tests", make_fake}}};
+const Catalog& catalog_of_fakes() {
+  static const Catalog catalog({}, {{.entry = {"megatron-lm", "for tests", make_fake}}});
+  return catalog;
+}
 
 constexpr const char* example = R"(name: Example
 cluster:
@@ -58,10 +60,9 @@ strategy:
 )";
 
 Scenario read(const std::string& text, const std::vector<std::string>& overrides = {}) {
-  static const Catalog catalog;
   Value root = parse_yaml(text, "a.yaml");
   for (const std::string& assignment : overrides) apply_override(root, assignment);
-  return read_scenario(root, catalog, frameworks);
+  return read_scenario(root, catalog_of_fakes());
 }
 
 std::string error_of(const std::vector<std::string>& overrides, const std::string& text = example) {
@@ -266,7 +267,6 @@ TEST(Scenario, PositionsFollowTheSequence) {
 TEST(Scenario, AStepBeyondCountingIsReported) { reports({"training.micro_batch=1000000000"}, "more than 10^17 FLOP"); }
 
 TEST(Scenario, EveryFileOfTheLibraryButItsFrameworkOptionsCanBeRead) {
-  const Catalog catalog;
   const std::filesystem::path library = std::filesystem::path{TRAINYARD_SOURCE_DIR} / "scenarios" / "library";
   int count = 0;
   for (const auto& file : std::filesystem::directory_iterator{library}) {
@@ -274,7 +274,7 @@ TEST(Scenario, EveryFileOfTheLibraryButItsFrameworkOptionsCanBeRead) {
     ++count;
     const LoadOptions options{.overrides = {"strategy={framework: megatron-lm}"}};
     try {
-      EXPECT_GT(load_scenario(file.path(), catalog, options, frameworks).devices, 0);
+      EXPECT_GT(load_scenario(file.path(), catalog_of_fakes(), options).devices, 0);
     } catch (const ScenarioError& error) {
       // The stand-in refuses some batches, as the real frameworks would not.
       const std::string text = error.what();
