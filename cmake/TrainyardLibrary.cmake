@@ -1,10 +1,13 @@
-# trainyard_library(<folder> HEADERS <public headers> SOURCES <sources and internal headers>
+# trainyard_library(<folder> [FOR_PLUGINS] HEADERS <public headers> SOURCES <sources and internal headers>
 #                   [USES <targets public headers need>] [PRIVATE_USES <targets only sources need>])
 #
 # The static library trainyard_<folder>, alias trainyard::<folder>. Headers are included from the root of the
 # repository, "<folder>/<header>", and each must compile on its own (CMAKE_VERIFY_INTERFACE_HEADER_SETS).
+#
+# FOR_PLUGINS: strategies outside the tree may use the folder. They get trainyard_<folder>_headers, which is
+# trainyard::<folder> of the installed package, and call the functions of the program, which holds the library.
 function(trainyard_library folder)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "HEADERS;SOURCES;USES;PRIVATE_USES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "FOR_PLUGINS" "" "HEADERS;SOURCES;USES;PRIVATE_USES")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "trainyard_library(${folder}): unknown arguments ${arg_UNPARSED_ARGUMENTS}")
   endif()
@@ -17,6 +20,24 @@ function(trainyard_library folder)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
   target_compile_features(${target} PUBLIC cxx_std_20)
   target_link_libraries(${target} PUBLIC ${arg_USES} PRIVATE ${arg_PRIVATE_USES} trainyard_warnings)
+  if(arg_FOR_PLUGINS)
+    trainyard_headers_for_plugins(${folder} HEADERS ${arg_HEADERS} USES ${arg_USES})
+  endif()
+endfunction()
+
+function(trainyard_headers_for_plugins folder)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "HEADERS;USES")
+  set(target trainyard_${folder}_headers)
+  add_library(${target} INTERFACE)
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${folder} VERIFY_INTERFACE_HEADER_SETS OFF)
+  target_sources(${target} INTERFACE FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR} FILES ${arg_HEADERS})
+  target_compile_features(${target} INTERFACE cxx_std_20)
+  # The same arithmetic as in the program. Hidden: a class of the plug-in stays its own, even where the program has one
+  # of the same name.
+  target_compile_options(${target} INTERFACE -ffp-contract=off -fvisibility=hidden -fvisibility-inlines-hidden)
+  list(TRANSFORM arg_USES REPLACE "^trainyard::(.*)$" "trainyard_\\1_headers")
+  target_link_libraries(${target} INTERFACE ${arg_USES} trainyard)
+  install(TARGETS ${target} EXPORT trainyard FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/trainyard)
 endfunction()
 
 # trainyard_test(<name> LABEL <label> SOURCES <sources> USES <targets>)

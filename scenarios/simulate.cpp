@@ -286,6 +286,10 @@ Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
   } catch (const sim::TooLarge& error) {
     throw ScenarioError({scenario.file.empty() ? scenario.name : scenario.file, 0, 0},
                         std::string("too large to simulate: ") + error.what());
+  } catch (const std::logic_error& error) {  // a stall, or plans for several devices that cannot be joined
+    if (scenario.made_by.plugin.empty()) throw;
+    throw ScenarioError({.file = scenario.made_by.plugin}, "the plug-in's framework '" + scenario.framework +
+                                                               "' wrote a plan that cannot run: " + error.what());
   }
 }
 

@@ -155,7 +155,7 @@ struct Simulation {
 };
 
 // A scenario that was read can be simulated, unless its times or sizes pass the simulator's range: ScenarioError. A
-// stall is an error in a strategy and throws std::logic_error.
+// stall is an error in a strategy and throws std::logic_error, or ScenarioError at the plug-in that it came from.
 Simulation simulate(const Scenario& scenario, const SimulateOptions& options = {});
 
 // What every link of the cluster carried, in the cluster's order; links without traffic are left out.

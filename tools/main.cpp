@@ -23,6 +23,7 @@
 #include "scenarios/catalog.hpp"
 #include "scenarios/collectives.hpp"
 #include "scenarios/diagnostics.hpp"
+#include "scenarios/frameworks.hpp"
 #include "scenarios/output_file.hpp"
 #include "scenarios/scenario.hpp"
 #include "scenarios/show.hpp"
@@ -41,6 +42,7 @@ enum ExitStatus : int { done = 0, internal_failure = 1, wrong_input = 2, does_no
 struct CommonOptions {
   std::string log_level = "warning";
   std::vector<std::filesystem::path> catalogs;
+  std::vector<std::filesystem::path> plugins;
 };
 
 void add_common(CLI::App& command, CommonOptions& options) {
@@ -52,6 +54,15 @@ void add_common(CLI::App& command, CommonOptions& options) {
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
+  command.add_option("--plugin", options.plugins, "library with frameworks of your own; may be repeated")
+      ->type_name("FILE.so")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
+}
+
+scenarios::Catalog catalog_of(const CommonOptions& options) {
+  return scenarios::Catalog(options.catalogs, scenarios::with_plugins(options.plugins));
 }
 
 void set_up_logging(const CommonOptions& options) {
@@ -144,7 +155,7 @@ int run(const RunArguments& arguments, const CommonOptions& common) {
   require_different("--memory", arguments.memory, "--trace", arguments.trace.string());
   require_different("--memory", arguments.memory, "--links", arguments.links);
   const std::vector<std::int64_t> ranks = parse_ranks(arguments.trace_ranks);
-  const scenarios::Catalog catalog(common.catalogs);
+  const scenarios::Catalog catalog = catalog_of(common);
   const scenarios::Scenario scenario =
       scenarios::load_scenario(arguments.scenario, catalog, {.overrides = arguments.overrides});
   check_trace_arguments(arguments, ranks, scenario);
@@ -180,7 +191,7 @@ struct ValidateArguments {
 
 int validate(const ValidateArguments& arguments, const CommonOptions& common) {
   require_different("--csv", arguments.csv, "--json", arguments.json);
-  const scenarios::Catalog catalog(common.catalogs);
+  const scenarios::Catalog catalog = catalog_of(common);
   std::vector<scenarios::Measurement> measurements;
   if (arguments.tables.empty()) measurements = scenarios::built_in_measurements();
   for (const std::filesystem::path& table : arguments.tables) {
@@ -229,7 +240,7 @@ int collectives(const CollectivesArguments& arguments, const CommonOptions& comm
   request.sizes = *sizes.value;
   std::vector<std::string> overrides = arguments.overrides;
   if (arguments.devices) overrides.push_back("cluster.devices=" + std::to_string(*arguments.devices));
-  const scenarios::Catalog catalog(common.catalogs);
+  const scenarios::Catalog catalog = catalog_of(common);
   scenarios::Scenario scenario = scenarios::load_cluster(arguments.scenario, catalog, {.overrides = overrides});
   const std::vector<scenarios::CollectiveRow> rows = scenarios::simulate_collectives(scenario, request);
   if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(rows));
@@ -246,7 +257,7 @@ struct ShowArguments {
 
 int show_topology(const ShowArguments& arguments, const CommonOptions& common) {
   if (arguments.name.empty()) wrong_argument("trainyard show topology", "expected the name of a scenario file");
-  const scenarios::Catalog catalog(common.catalogs);
+  const scenarios::Catalog catalog = catalog_of(common);
   const scenarios::Scenario scenario =
       scenarios::load_cluster(arguments.name, catalog, {.overrides = arguments.overrides});
   if (arguments.output.empty())
@@ -260,7 +271,7 @@ int show(const ShowArguments& arguments, const CommonOptions& common) {
   if (arguments.what == "topology") return show_topology(arguments, common);
   if (!arguments.output.empty()) wrong_argument("--output", "only `trainyard show topology` writes a file");
   if (!arguments.overrides.empty()) wrong_argument("--set", "only `trainyard show topology` reads a scenario");
-  const scenarios::Catalog catalog(common.catalogs);
+  const scenarios::Catalog catalog = catalog_of(common);
   if (arguments.what == "frameworks") {
     print(arguments.name.empty() ? scenarios::show_frameworks(catalog)
                                  : scenarios::show_framework(catalog, arguments.name));

@@ -1,11 +1,9 @@
 // tools/calibrate without a GPU: from recorded times to an entry that the catalogue takes. The recorded example holds
 // what workloads/cost.cpp predicts for known constants, which are named in the file, so a fit has them to recover.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -15,29 +13,13 @@
 #include <string_view>
 #include <utility>
 
+#include "tests/support/program.hpp"
 #include "workloads/cost.hpp"
 
 namespace trainyard {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Ended {
-  int status = -1;
-  std::string output;  // stdout and stderr
-};
-
-Ended shell(const std::string& command) {
-  Ended ended;
-  FILE* pipe = popen(("{ " + command + "; } 2>&1").c_str(), "r");
-  if (pipe == nullptr) return ended;
-  std::array<char, 4096> buffer{};
-  for (std::size_t read = 0; (read = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;)
-    ended.output.append(buffer.data(), read);
-  const int status = pclose(pipe);
-  if (WIFEXITED(status)) ended.status = WEXITSTATUS(status);
-  return ended;
-}
 
 std::string read(const fs::path& path) {
   std::ifstream in{path, std::ios::binary};

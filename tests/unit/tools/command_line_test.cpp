@@ -1,36 +1,12 @@
 // The program as its users start it: what it says and its exit status.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <cstdio>
 #include <string>
 
+#include "tests/support/program.hpp"
+
+namespace trainyard {
 namespace {
-
-struct Ended {
-  int status = -1;
-  std::string output;  // stdout and stderr
-};
-
-Ended trainyard(const std::string& arguments) {
-  const std::string command = "'" TRAINYARD_BINARY "' " + arguments + " 2>&1";
-  Ended ended;
-  FILE* pipe = popen(command.c_str(), "r");
-  if (pipe == nullptr) return ended;
-  std::array<char, 4096> buffer{};
-  for (std::size_t read = 0; (read = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;)
-    ended.output.append(buffer.data(), read);
-  const int status = pclose(pipe);
-  if (WIFEXITED(status)) ended.status = WEXITSTATUS(status);
-  return ended;
-}
-
-void expect_refused(const std::string& arguments, const std::string& message) {
-  const Ended ended = trainyard(arguments);
-  EXPECT_EQ(ended.status, 2) << arguments;
-  EXPECT_NE(ended.output.find(message), std::string::npos) << arguments << "\n" << ended.output;
-}
 
 TEST(CommandLine, AnUnknownCommandIsNamedWithTheNearestOne) {
   expect_refused("foo", "no command is called 'foo'; choose 'run', ");
@@ -62,17 +38,16 @@ TEST(CommandLine, OutputsGoToDifferentFiles) {
 TEST(CommandLine, WhatDoesNotFitEndsWithThreeAndAdvice) {
   const std::string scenario = TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml";
   const std::string command = "run '" + scenario + "' --set model=llama2-13b --require-fit";
-  const Ended ended = trainyard(command);
+  const Ended ended = program(command);
   EXPECT_EQ(ended.status, 3);
   for (const char* text : {"DOES NOT FIT", "What takes most of it", "It would fit with one of these (--set)",
                            "strategy.framework=pytorch-fsdp"})
     EXPECT_NE(ended.output.find(text), std::string::npos) << text << "\n" << ended.output;
-  EXPECT_EQ(trainyard(command + " --set strategy.framework=pytorch-fsdp --set training.recompute=full").status, 0);
+  EXPECT_EQ(program(command + " --set strategy.framework=pytorch-fsdp --set training.recompute=full").status, 0);
 }
 
 TEST(CommandLine, TheMemoryTimelineIsATable) {
-  const Ended ended =
-      trainyard("run '" TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml' --memory -");
+  const Ended ended = program("run '" TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml' --memory -");
   EXPECT_EQ(ended.status, 0);
   EXPECT_EQ(ended.output.find("time_s,parameters,gradients,optimizer,activations,buffers,allocated\n0.000000000,"), 0U)
       << ended.output.substr(0, 200);
@@ -100,17 +75,18 @@ TEST(CommandLine, ATopologyNeedsAScenarioAndOnlyItIsDrawn) {
 TEST(CommandLine, DrawingWithoutGraphvizIsAnOutsideFailure) {
   const std::string scenario = TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml";
   const std::string command = "show topology '" + scenario + "' -o /dev/null";
-  EXPECT_EQ(trainyard(command).status, 0);
-  const Ended ended = trainyard("--version >/dev/null; PATH=/nowhere '" TRAINYARD_BINARY "' " + command);
+  EXPECT_EQ(program(command).status, 0);
+  const Ended ended = program("--version >/dev/null; PATH=/nowhere '" TRAINYARD_BINARY "' " + command);
   EXPECT_EQ(ended.status, 4);
   EXPECT_NE(ended.output.find("'neato' is not installed (Debian package graphviz)"), std::string::npos) << ended.output;
 }
 
 TEST(CommandLine, HelpThatCannotBePrintedIsAnOutsideFailure) {
-  EXPECT_EQ(trainyard("--help").status, 0);
-  EXPECT_NE(trainyard("run --help").output.find("--trace-ranks"), std::string::npos);
-  EXPECT_EQ(trainyard("--help > /dev/full").status, 4);
-  EXPECT_EQ(trainyard("--version > /dev/full").status, 4);
+  EXPECT_EQ(program("--help").status, 0);
+  EXPECT_NE(program("run --help").output.find("--trace-ranks"), std::string::npos);
+  EXPECT_EQ(program("--help > /dev/full").status, 4);
+  EXPECT_EQ(program("--version > /dev/full").status, 4);
 }
 
 }  // namespace
+}  // namespace trainyard
