@@ -8,7 +8,6 @@
 #include "scenarios/internal/model_figures.hpp"
 #include "scenarios/internal/text.hpp"
 #include "scenarios/quantity.hpp"
-#include "strategies/strategy.hpp"
 
 namespace trainyard::scenarios {
 namespace {
@@ -89,57 +88,6 @@ std::string show_entry(const Catalog& catalog, EntryKind kind, std::string_view 
   }
   if (kind == EntryKind::model && has_dimensions(value)) text += model_figures(catalog.model(name));
   return text;
-}
-
-namespace {
-
-struct DefaultText {
-  std::string operator()(const bool* value) const { return *value ? "true" : "false"; }
-  std::string operator()(const std::int64_t* value) const { return std::to_string(*value); }
-  std::string operator()(const double* value) const { return fixed(*value, 3); }
-  std::string operator()(const std::string* value) const { return *value; }
-  std::string operator()(const sim::Choice* value) const { return value->value; }
-  std::string operator()(const sim::Bytes* value) const { return format_bytes(*value); }
-  std::string operator()(const sim::BytesPerSecond* value) const { return format_rate(*value); }
-  std::string operator()(const sim::FlopsPerSecond* value) const { return format_rate(*value); }
-  std::string operator()(const sim::Duration* value) const { return format_duration(*value); }
-  std::string operator()(const std::optional<bool>*) const { return "-"; }
-  std::string operator()(const std::optional<std::int64_t>*) const { return "-"; }
-  std::string operator()(const std::optional<double>*) const { return "-"; }
-  std::string operator()(const std::optional<std::string>*) const { return "-"; }
-  std::string operator()(const std::vector<std::int64_t>*) const { return "-"; }
-};
-
-}  // namespace
-
-std::string show_frameworks(const Catalog& catalog) {
-  std::vector<std::pair<std::string, std::string>> rows;
-  for (const Framework& framework : catalog.frameworks())
-    rows.emplace_back(framework.entry.name, framework.entry.summary);
-  return table(rows);
-}
-
-std::string show_framework(const Catalog& catalog, std::string_view name) {
-  std::vector<std::string_view> names;
-  for (const Framework& framework : catalog.frameworks()) {
-    const strategies::StrategyEntry& entry = framework.entry;
-    names.push_back(entry.name);
-    if (entry.name != name) continue;
-    const std::unique_ptr<strategies::Strategy> strategy = framework.make();
-    const std::vector<sim::Key> keys = strategy->keys();
-    std::size_t width = 0;
-    for (const sim::Key& key : keys) width = std::max(width, key.name.size() + 2);
-    std::string text = std::string(entry.name) + ": " + std::string(entry.summary) + "\n\n" +
-                       padded_right("option", width) + padded_right("default", 16) + "meaning\n";
-    for (const sim::Key& key : keys) {
-      std::string help(key.help);
-      if (const auto* choice = std::get_if<sim::Choice*>(&key.target)) help += "; one of " + listed((*choice)->choices);
-      text += padded_right(key.name, width) + padded_right(std::visit(DefaultText{}, key.target), 16) + help + "\n";
-    }
-    return text;
-  }
-  throw ScenarioError({"show frameworks", 0, 0}, "no framework is called '" + std::string(name) + "'" +
-                                                     nearest(name, names) + "; there are " + listed(names, "and"));
 }
 
 }  // namespace trainyard::scenarios

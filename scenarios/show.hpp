@@ -1,4 +1,4 @@
-// What Trainyard knows, for people to read: catalogue entries with the source of every figure, frameworks' options.
+// What Trainyard knows, for people to read: catalogue entries with the source of every figure.
 #pragma once
 
 #include <string>
@@ -12,9 +12,5 @@ namespace trainyard::scenarios {
 std::string show_entries(const Catalog& catalog, EntryKind kind);
 // Every key of one entry with its source; of a model also parameters and FLOP per token. Throws ScenarioError.
 std::string show_entry(const Catalog& catalog, EntryKind kind, std::string_view name);
-
-std::string show_frameworks(const Catalog& catalog);
-// Every option with its default, choices or unit, and meaning. Throws ScenarioError.
-std::string show_framework(const Catalog& catalog, std::string_view name);
 
 }  // namespace trainyard::scenarios

@@ -27,6 +27,7 @@
 #include "scenarios/output_file.hpp"
 #include "scenarios/scenario.hpp"
 #include "scenarios/show.hpp"
+#include "scenarios/show_frameworks.hpp"
 #include "scenarios/show_topology.hpp"
 #include "scenarios/simulate.hpp"
 #include "scenarios/trace.hpp"

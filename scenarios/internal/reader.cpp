@@ -1,9 +1,6 @@
 #include "scenarios/internal/reader.hpp"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
-#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <set>
@@ -11,20 +8,11 @@
 #include <utility>
 #include <variant>
 
+#include "scenarios/internal/text.hpp"
 #include "scenarios/quantity.hpp"
 
 namespace trainyard::scenarios {
 namespace {
-
-std::string number_text(double number) {
-  std::array<char, 64> buffer{};
-  constexpr double most_digits = 1e15;
-  const bool whole = std::floor(number) == number && std::abs(number) <= most_digits;
-  const auto [end, error] =
-      whole ? std::to_chars(buffer.data(), buffer.data() + buffer.size(), static_cast<std::int64_t>(number))
-            : std::to_chars(buffer.data(), buffer.data() + buffer.size(), number);
-  return {buffer.data(), end};
-}
 
 std::string out_of_bounds(double number, const sim::Key& key, const Value& value) {
   if (number < key.least) return "expected at least " + number_text(key.least) + ", got " + describe(value);

@@ -1,6 +1,10 @@
 // Columns and figures for summaries.
 #pragma once
 
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <string>
 #include <string_view>
@@ -24,6 +28,17 @@ inline std::string fixed(double value, int digits) {
   char buffer[64];
   std::snprintf(buffer, sizeof buffer, "%.*f", digits, value);
   return buffer;
+}
+
+// The shortest text that is this number and no other; whole ones without an exponent.
+inline std::string number_text(double number) {
+  std::array<char, 64> buffer{};
+  constexpr double most_digits = 1e15;
+  const bool whole = std::floor(number) == number && std::abs(number) <= most_digits;
+  const auto [end, error] =
+      whole ? std::to_chars(buffer.data(), buffer.data() + buffer.size(), static_cast<std::int64_t>(number))
+            : std::to_chars(buffer.data(), buffer.data() + buffer.size(), number);
+  return {buffer.data(), end};
 }
 
 }  // namespace trainyard::scenarios

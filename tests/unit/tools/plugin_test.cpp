@@ -69,6 +69,8 @@ TEST(Plugin, FrameworksAreListedAndSuggested) {
   const Ended shown = program("show frameworks" + plugin("faulty"));
   EXPECT_EQ(shown.status, 0);
   EXPECT_NE(shown.output.find("fails-in-check"), std::string::npos) << shown.output;
+  EXPECT_NE(shown.output.find("throws when a job is checked (" + library("faulty") + ")"), std::string::npos)
+      << shown.output;
   EXPECT_EQ(program("show frameworks").output.find("fails-in-check"), std::string::npos);
   expect_refused(run_with("fails-in-chekc"), "got 'fails-in-chekc' (did you mean 'fails-in-check'?)");
   expect_refused("show frameworks fails-in-chekc" + plugin("faulty"), "(did you mean 'fails-in-check'?)");
