@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "strategies/internal/plan_builder.hpp"
+#include "strategies/plan_builder.hpp"
 
 namespace trainyard::strategies {
 

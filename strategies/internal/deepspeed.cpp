@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "strategies/internal/checks.hpp"
+#include "strategies/checks.hpp"
 #include "strategies/internal/deepspeed_planner.hpp"
 
 namespace trainyard::strategies {

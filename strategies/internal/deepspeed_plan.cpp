@@ -1,8 +1,8 @@
 #include <algorithm>
 
+#include "strategies/groups.hpp"
 #include "strategies/internal/deepspeed_planner.hpp"
-#include "strategies/internal/groups.hpp"
-#include "strategies/internal/shared_ranks.hpp"
+#include "strategies/shared_ranks.hpp"
 #include "strategies/traffic.hpp"
 
 namespace trainyard::strategies {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "strategies/internal/plan_builder.hpp"
+#include "strategies/plan_builder.hpp"
 #include "topology/cluster.hpp"
 
 namespace trainyard::strategies {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "strategies/internal/checks.hpp"
+#include "strategies/checks.hpp"
 
 namespace trainyard::strategies {
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "strategies/internal/groups.hpp"
+#include "strategies/groups.hpp"
 #include "strategies/pipeline_placement.hpp"
 #include "strategies/pipeline_schedule.hpp"
 #include "strategies/strategy.hpp"

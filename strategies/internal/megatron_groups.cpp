@@ -2,7 +2,7 @@
 #include <string>
 
 #include "strategies/internal/megatron_planner.hpp"
-#include "strategies/internal/shared_ranks.hpp"
+#include "strategies/shared_ranks.hpp"
 
 namespace trainyard::strategies {
 

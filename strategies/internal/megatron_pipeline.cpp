@@ -5,7 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "strategies/internal/checks.hpp"
+#include "strategies/checks.hpp"
 #include "strategies/internal/megatron.hpp"
 
 namespace trainyard::strategies {

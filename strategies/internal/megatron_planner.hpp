@@ -11,13 +11,13 @@
 #include <utility>
 #include <vector>
 
-#include "strategies/internal/checks.hpp"
-#include "strategies/internal/host_profile.hpp"
-#include "strategies/internal/layer_ops.hpp"
+#include "strategies/checks.hpp"
+#include "strategies/host_profile.hpp"
 #include "strategies/internal/megatron.hpp"
-#include "strategies/internal/offload.hpp"
 #include "strategies/internal/pass_overlap.hpp"
-#include "strategies/internal/plan_builder.hpp"
+#include "strategies/layer_ops.hpp"
+#include "strategies/offload.hpp"
+#include "strategies/plan_builder.hpp"
 #include "workloads/architecture.hpp"
 #include "workloads/cost.hpp"
 #include "workloads/layers.hpp"

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "strategies/internal/plan_builder.hpp"
+#include "strategies/plan_builder.hpp"
 
 namespace trainyard::strategies {
 

@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
-#include "strategies/internal/groups.hpp"
-#include "strategies/internal/plan_builder.hpp"
+#include "strategies/groups.hpp"
 #include "strategies/pipeline_schedule.hpp"
+#include "strategies/plan_builder.hpp"
 
 namespace trainyard::strategies {
 

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <map>
 
+#include "strategies/checks.hpp"
 #include "strategies/ddp_buckets.hpp"
-#include "strategies/internal/checks.hpp"
-#include "strategies/internal/groups.hpp"
-#include "strategies/internal/host_profile.hpp"
-#include "strategies/internal/layer_ops.hpp"
-#include "strategies/internal/offload.hpp"
+#include "strategies/groups.hpp"
+#include "strategies/host_profile.hpp"
+#include "strategies/layer_ops.hpp"
+#include "strategies/offload.hpp"
 #include "strategies/traffic.hpp"
 #include "workloads/layers.hpp"
 

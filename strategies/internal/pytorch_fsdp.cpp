@@ -4,7 +4,7 @@
 #include <charconv>
 #include <numeric>
 
-#include "strategies/internal/checks.hpp"
+#include "strategies/checks.hpp"
 
 namespace trainyard::strategies {
 namespace {

@@ -1,8 +1,8 @@
 #include <algorithm>
 
 #include "strategies/internal/pytorch_fsdp_planner.hpp"
-#include "strategies/internal/shared_ranks.hpp"
 #include "strategies/pipeline_placement.hpp"
+#include "strategies/shared_ranks.hpp"
 #include "strategies/traffic.hpp"
 
 namespace trainyard::strategies {

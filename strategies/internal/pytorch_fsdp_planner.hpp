@@ -9,14 +9,14 @@
 #include <optional>
 #include <vector>
 
-#include "strategies/internal/checks.hpp"
-#include "strategies/internal/groups.hpp"
-#include "strategies/internal/host_profile.hpp"
-#include "strategies/internal/layer_ops.hpp"
-#include "strategies/internal/offload.hpp"
+#include "strategies/checks.hpp"
+#include "strategies/groups.hpp"
+#include "strategies/host_profile.hpp"
 #include "strategies/internal/pipeline_transfers.hpp"
-#include "strategies/internal/plan_builder.hpp"
 #include "strategies/internal/pytorch_fsdp.hpp"
+#include "strategies/layer_ops.hpp"
+#include "strategies/offload.hpp"
+#include "strategies/plan_builder.hpp"
 #include "workloads/architecture.hpp"
 #include "workloads/cost.hpp"
 #include "workloads/layers.hpp"

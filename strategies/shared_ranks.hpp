@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "strategies/internal/groups.hpp"
-#include "strategies/internal/layer_ops.hpp"
-#include "strategies/internal/plan_builder.hpp"
+#include "strategies/groups.hpp"
+#include "strategies/layer_ops.hpp"
+#include "strategies/plan_builder.hpp"
 #include "topology/cluster.hpp"
 
 namespace trainyard::strategies {

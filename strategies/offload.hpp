@@ -4,7 +4,7 @@
 #include <map>
 #include <string>
 
-#include "strategies/internal/plan_builder.hpp"
+#include "strategies/plan_builder.hpp"
 #include "workloads/layers.hpp"
 
 namespace trainyard::strategies {

@@ -1,4 +1,4 @@
-#include "strategies/internal/shared_ranks.hpp"
+#include "strategies/shared_ranks.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "strategies/internal/offload.hpp"
+#include "strategies/offload.hpp"
 
 namespace trainyard::strategies {
 

@@ -1,4 +1,4 @@
-#include "strategies/internal/plan_builder.hpp"
+#include "strategies/plan_builder.hpp"
 
 #include <algorithm>
 #include <utility>

@@ -1,4 +1,4 @@
-#include "strategies/internal/checks.hpp"
+#include "strategies/checks.hpp"
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,4 +1,4 @@
-#include "strategies/internal/groups.hpp"
+#include "strategies/groups.hpp"
 
 #include <algorithm>
 

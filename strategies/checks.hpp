@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "strategies/internal/plan_builder.hpp"
+#include "strategies/plan_builder.hpp"
 #include "strategies/strategy.hpp"
 #include "workloads/layers.hpp"
 

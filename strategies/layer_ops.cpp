@@ -1,4 +1,4 @@
-#include "strategies/internal/layer_ops.hpp"
+#include "strategies/layer_ops.hpp"
 
 #include <cmath>
 #include <initializer_list>
