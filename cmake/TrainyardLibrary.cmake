@@ -40,12 +40,12 @@ function(trainyard_headers_for_plugins folder)
   install(TARGETS ${target} EXPORT trainyard FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/trainyard)
 endfunction()
 
-# trainyard_test(<name> LABEL <label> SOURCES <sources> USES <targets>)
+# trainyard_test(<name> LABEL <label> SOURCES <sources> USES <targets> [AFTER <fixture>])
 #
 # One GoogleTest program; CTest lists each of its tests under the label. TRAINYARD_SOURCE_DIR is the root of the
-# repository, for tests that read scenarios and goldens.
+# repository, for tests that read scenarios and goldens. AFTER: the fixture that they need.
 function(trainyard_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL" "SOURCES;USES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL;AFTER" "SOURCES;USES")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "trainyard_test(${name}): unknown arguments ${arg_UNPARSED_ARGUMENTS}")
   endif()
@@ -53,5 +53,6 @@ function(trainyard_test name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE TRAINYARD_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE ${arg_USES} GTest::gtest_main trainyard_warnings)
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 PROPERTIES LABELS ${arg_LABEL})
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+    PROPERTIES LABELS ${arg_LABEL} FIXTURES_REQUIRED "${arg_AFTER}")
 endfunction()

@@ -16,6 +16,11 @@
 
 #include "sim/key.hpp"
 #include "sim/plan.hpp"
+#include "strategies/groups.hpp"
+#include "strategies/host_profile.hpp"
+#include "strategies/layer_ops.hpp"
+#include "strategies/offload.hpp"
+#include "strategies/plan_builder.hpp"
 #include "strategies/strategy.hpp"
 #include "topology/cluster.hpp"
 #include "workloads/accelerator.hpp"
@@ -57,7 +62,15 @@ constexpr std::uint64_t interface_layout() {
                                 sizeof(workloads::Operator),
                                 sizeof(workloads::Expansion),
                                 sizeof(workloads::Shard),
-                                sizeof(workloads::KernelStyle)};
+                                sizeof(workloads::KernelStyle),
+                                sizeof(workloads::KernelCosts),
+                                sizeof(workloads::StateBytes),
+                                sizeof(PlanBuilder),
+                                sizeof(BlockWriter),
+                                sizeof(RankGrid),
+                                sizeof(HostProfile),
+                                sizeof(LayerCommunication),
+                                sizeof(ActivationOffload)};
   // FNV-1a over the sizes.
   std::uint64_t hash = 0xcbf29ce484222325;
   for (const std::size_t size : sizes) hash = (hash ^ size) * 0x100000001b3;
