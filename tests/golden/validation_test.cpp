@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <iterator>
@@ -24,24 +23,11 @@ std::string setting(const Measurement& measurement, std::string_view path) {
   return "";
 }
 
-bool above_one(const std::string& text) {
-  int value = 1;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value > 1;
-}
-
-// The others cannot be simulated yet.
-bool can_run(const Measurement& measurement) {
-  return !above_one(setting(measurement, "strategy.context")) ||
-         setting(measurement, "strategy.framework") == "pytorch-fsdp";
-}
-
 class Accuracy : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     std::vector<Measurement> measurements;
     for (Measurement& measurement : built_in_measurements()) {
-      if (!can_run(measurement)) continue;
       const std::string bytes = setting(measurement, "collective.bytes");
       if (!bytes.empty()) collectives[measurement.id] = std::stoll(bytes);
       const std::string hidden = setting(measurement, "model.hidden");
@@ -66,6 +52,14 @@ class Accuracy : public testing::Test {
     for (const ValidationRow& row : validation.rows)
       if (row.field.starts_with("memory.") == memory && (series.empty() || series_of(row.id) == series))
         rows.push_back(&row);
+    return summarise(rows);
+  }
+
+  // Of times of runs with experts.
+  static ErrorSummary of_experts() {
+    std::vector<const ValidationRow*> rows;
+    for (const ValidationRow& row : validation.rows)
+      if (row.kind == "moe" && !row.field.starts_with("memory.")) rows.push_back(&row);
     return summarise(rows);
   }
 
@@ -100,7 +94,7 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
   for (const ValidationRow& row : validation.rows) EXPECT_EQ(row.failed, "") << row.id << ' ' << row.field;
 
   const ErrorSummary times = summary(false);
-  EXPECT_GE(times.n, 1319);
+  EXPECT_GE(times.n, 1395);
   EXPECT_LT(times.median_abs_error, 0.065);
 
   struct Bound {
@@ -110,12 +104,12 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
   // MCI: times of tiny models that a checking mode of the software holds up, kept for their memory; BERTPT: half of its
   // rows were measured on sequences shorter than stated.
   const std::map<std::string, Bound> bounds{
-      {"BLOOMT", {55, 0.12}},   {"KORT", {10, 0.055}},  {"MLMR", {1, 0.02}},      {"MPT", {102, 0.055}},
-      {"SC21T1", {10, 0.043}},  {"TTAN", {7, 0.05}},    {"VTRM", {48, 0.10}},     {"VTRS", {750, 0.082}},
-      {"ZB", {31, 0.051}},      {"RN50", {1, 0.08}},    {"BERTPT", {10, 0.42}},   {"MCI", {52, 0.65}},
-      {"MH100W", {9, 0.18}},    {"MH100S", {3, 0.07}},  {"MEGAW", {2, 0.19}},     {"NBR", {12, 0.20}},
-      {"NEMOCP", {1, 0.22}},    {"MISC", {1, 0.21}},    {"NC-A100", {86, 0.068}}, {"NC-V100", {44, 0.043}},
-      {"NC-H100", {43, 0.065}}, {"NC-H200", {4, 0.01}}, {"NC-B200", {45, 0.046}}};
+      {"BLOOMT", {55, 0.12}},   {"KORT", {10, 0.055}},    {"MLMR", {1, 0.02}},    {"MPT", {102, 0.055}},
+      {"SC21T1", {10, 0.043}},  {"TTAN", {13, 0.125}},    {"VTRM", {48, 0.10}},   {"VTRS", {750, 0.082}},
+      {"ZB", {31, 0.051}},      {"DSAZ", {28, 0.135}},    {"RN50", {1, 0.08}},    {"BERTPT", {10, 0.42}},
+      {"MCI", {52, 0.65}},      {"MH100W", {9, 0.105}},   {"MH100S", {3, 0.085}}, {"MEGAW", {2, 0.19}},
+      {"NBR", {43, 0.195}},     {"NEMOCP", {4, 0.22}},    {"MISC", {1, 0.21}},    {"NC-A100", {86, 0.068}},
+      {"NC-V100", {44, 0.043}}, {"NC-H100", {43, 0.065}}, {"NC-H200", {4, 0.01}}, {"NC-B200", {45, 0.046}}};
   std::int64_t rows = 0;
   for (const auto& [series, bound] : bounds) {
     const ErrorSummary errors = summary(false, series);
@@ -132,6 +126,10 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
   EXPECT_GE(large_layers.n, 450);
   EXPECT_LT(large_layers.mean_abs_error, 0.08);
   EXPECT_LT(std::abs(large_layers.mean_error), 0.03);
+
+  const ErrorSummary experts = of_experts();
+  EXPECT_GE(experts.n, 27);
+  EXPECT_LT(experts.mean_abs_error, 0.25);
 
   // 1F1B, interleaved, ZB-H1 and ZB-H2 are as fast as measured in comparison; not so at hidden 2304, where the stage of
   // the head, whose vocabulary is not stated, decides.
@@ -161,10 +159,11 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
   EXPECT_GE(memory.n, 105);
   EXPECT_LT(memory.mean_abs_error, 0.067);
 
-  // All of them ran. One is too close to the edge of its devices.
+  // All of them ran. One is too close to the edge of its devices; three of a trillion parameters and long batches must
+  // have kept less than whole inputs of layers (DSAZ).
   const FitSummary fits = fits_of(validation);
-  EXPECT_GE(fits.runs, 1080);
-  EXPECT_LE(fits.runs - fits.fit, 2);
+  EXPECT_GE(fits.runs, 1173);
+  EXPECT_LE(fits.runs - fits.fit, 5);
 }
 
 }  // namespace
