@@ -44,6 +44,18 @@ std::vector<Problem> check_layer_groups(const Job& job, const std::string& frame
            .message = framework + " recomputes layer by layer; use 'full', or framework 'megatron-lm'"}};
 }
 
+std::vector<std::string> warn_without_cuda(const Job& job, const std::string& framework) {
+  std::vector<std::string> warnings;
+  if (job.cluster.torus())
+    warnings.push_back("cluster.node: " + framework +
+                       " does not run on TPUs; what is simulated is its schedule on such chips");
+  if (job.training.backend == workloads::Backend::xla)
+    warnings.push_back("training.backend: " + framework +
+                       " has no XLA programs; what is simulated is its schedule with " +
+                       "their kernels. The nearest that it has is 'compiled'");
+  return warnings;
+}
+
 std::vector<Problem> check_batch(const Job& job, std::int64_t data, std::int64_t micro_batch) {
   const std::int64_t per_pass = data * micro_batch;
   if (job.training.global_batch % per_pass == 0) {

@@ -32,6 +32,10 @@ workloads::Precision gradient_precision(const workloads::Training& training, wor
 // Only Megatron-LM recomputes groups of layers from one kept input.
 std::vector<Problem> check_layer_groups(const Job& job, const std::string& framework);
 
+// What a framework made for CUDA devices has no counterpart for in reality: TPUs, programs of XLA. It runs here all the
+// same, to compare schedules.
+std::vector<std::string> warn_without_cuda(const Job& job, const std::string& framework);
+
 // What is wrong with a global batch that ranks and micro batches do not divide, or that has too many passes.
 std::vector<Problem> check_batch(const Job& job, std::int64_t data, std::int64_t micro_batch);
 

@@ -180,7 +180,7 @@ std::vector<Problem> Deepspeed::check(const Job& job) const { return Checker(opt
 std::vector<std::string> Deepspeed::warnings(const Job& job) const {
   const DeepspeedOptions usual;
   const DeepspeedOptions& o = options_;
-  std::vector<std::string> warnings;
+  std::vector<std::string> warnings = warn_without_cuda(job, "deepspeed");
   const auto without_effect = [&](bool given, const std::string& key, const std::string& why) {
     if (given) warnings.push_back("strategy." + key + " has no effect: " + why);
   };

@@ -271,6 +271,7 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
 std::vector<std::string> MegatronLm::warnings(const Job& job) const {
   std::vector<std::string> warnings = pipeline_warnings(
       options_, job.training.global_batch / (options_.data(job) * job.training.micro_batch.value_or(1)));
+  for (std::string& warning : warn_without_cuda(job, "megatron-lm")) warnings.push_back(std::move(warning));
   if (options_.sequence_parallel && options_.tensor == 1)
     warnings.emplace_back("strategy.sequence_parallel has no effect without tensor parallelism");
   if (workloads::fuses_kernels(job.training.backend))
