@@ -22,7 +22,8 @@ constexpr std::array entries{
     StrategyEntry{"deepspeed",
                   "ZeRO: optimizer state, gradients and parameters divided over ranks, on devices or hosts",
                   &make<Deepspeed>},
-    StrategyEntry{"megatron-lm", "tensor, sequence, pipeline and data parallelism, distributed optimizer",
+    StrategyEntry{"megatron-lm",
+                  "tensor, sequence, context, expert, pipeline and data parallelism, distributed optimizer",
                   &make<MegatronLm>},
 };
 
