@@ -2,11 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <string_view>
 #include <utility>
-
-#include "workloads/routing.hpp"
 
 namespace trainyard::workloads {
 
@@ -14,12 +10,6 @@ using sim::Bytes;
 using sim::Kernel;
 
 namespace {
-
-void append(std::vector<Kernel>& kernels, Kernel kernel) { kernels.push_back(std::move(kernel)); }
-
-Bytes four_bit_bytes(std::int64_t parameters) {
-  return Bytes{static_cast<std::int64_t>(static_cast<double>(parameters) * nf4_bytes)};
-}
 
 bool is_gated(Model::Activation kind) { return kind == Model::Activation::swiglu || kind == Model::Activation::geglu; }
 
@@ -229,124 +219,6 @@ void Expander::expand(const Operation& operation, const RotaryWork& work) {
   elementwise(op.input_gradient, operation.name + " gradient", passes(tokens() * width, style_.rope_passes), count);
 }
 
-// What one kernel computes: everything on this device, or, where keys go round a ring, the part of one step.
-AttentionShape Expander::attention_shape(const AttentionWork& work) const {
-  const std::int64_t head_ranks = shard_.tensor * context_heads();
-  const std::int64_t token_ranks = shard_.context / context_heads();
-  const std::int64_t keys = work.key_tokens > 0 ? work.key_tokens : block_.tokens;
-  // Of a causal sequence without window or documents that has as many pairs per query: the sequence itself if it is
-  // one.
-  double pairs = attended_pairs(work, block_.tokens, true);
-  const bool masked = work.causal && work.key_tokens == 0;
-  auto span = static_cast<std::int64_t>(std::llround((masked ? 2 : 1) * pairs / static_cast<double>(block_.tokens)));
-  AttentionShape shape{.batch = shard_.micro_batch,
-                       .queries = block_.tokens / token_ranks,
-                       .keys = keys,
-                       .heads = work.heads / head_ranks,
-                       .kv_heads = std::max<std::int64_t>(1, work.kv_heads / head_ranks),
-                       .qk_dim = work.qk_dim,
-                       .v_dim = work.v_dim};
-  pairs /= static_cast<double>(token_ranks);
-  if (goes_round()) {
-    shape.keys = keys / token_ranks;
-    pairs /= static_cast<double>(token_ranks);
-    span = std::max<std::int64_t>(1, span / token_ranks);
-  }
-  shape.span = span;
-  shape.pairs = pairs;
-  return shape;
-}
-
-void Expander::add_flash_attention(Operator& op, const AttentionShape& shape, AttentionKernel kernel) const {
-  const sim::Kernel forward = costs_.flash_forward(op.name, shape, training_.precision, kernel);
-  const sim::Kernel backward = costs_.flash_backward(op.name + " gradient", shape, training_.precision, kernel);
-  op.forward.insert(op.forward.end(), static_cast<std::size_t>(op.ring_steps), forward);
-  op.input_gradient.insert(op.input_gradient.end(), static_cast<std::size_t>(op.ring_steps), backward);
-  if (op.ring_steps == 1) return;
-  // Each step's output is read, rescaled and added to what is there (NVIDIA/TransformerEngine
-  // transformer_engine/pytorch/attention/dot_product_attention/context_parallel.py); backward adds the gradients of
-  // queries, keys and values of every step.
-  append(op.forward, costs_.memory_bound("merge " + op.name, op.attended * (3 * op.ring_steps)));
-  append(op.input_gradient, costs_.memory_bound("add " + op.name + " gradients",
-                                                (op.queries + op.keys + op.values) * (3 * op.ring_steps)));
-}
-
-void Expander::expand(const Operation& operation, const AttentionWork& work) {
-  Operator& op = add(operation.name, Role::attention);
-  op.module = Module::core_attention;
-  op.output_saved_selectively = true;
-  const AttentionShape shape = attention_shape(work);
-  const std::int64_t heads = work.heads / shard_.tensor;
-  const std::int64_t kv_heads = std::max<std::int64_t>(1, work.kv_heads / shard_.tensor);
-  const std::int64_t key_tokens = shard_.micro_batch * (work.key_tokens > 0 ? work.key_tokens : own_tokens());
-  op.queries = bytes(tokens() * heads * work.qk_dim);
-  op.keys = bytes(key_tokens * kv_heads * work.qk_dim);
-  op.values = bytes(key_tokens * kv_heads * work.v_dim);
-  op.attended = op.output = bytes(tokens() * heads * work.v_dim);
-  if (goes_round()) op.ring_steps = shard_.context / context_heads();
-  // Queries, keys and values stay for backward in either form; of those that were gathered, all.
-  const bool gathered = shard_.context > 1 && shard_.context_exchange == ContextExchange::gather;
-  const Bytes inputs = op.queries + (op.keys + op.values) * (gathered ? shard_.context : 1);
-  if (made_by_ == Module::mla_up_projection) op.input_of = made_by_, op.remade = inputs;
-  const AttentionKernel kernel = training_.attention.value_or(AttentionKernel::flash);
-  const bool flash = kernel != AttentionKernel::unfused;
-  if (!flash) {
-    add_unfused_attention(op, shape, work);
-    const std::int64_t scores = shard_.micro_batch * heads * own_tokens() * shape.keys;
-    // Softmax output; with dropout also its result and a mask of one byte (Korthikanti et al., arXiv 2205.05198).
-    op.scores = Bytes{scores * (dropout() ? 2 * element() + 1 : element())};
-  } else {
-    add_flash_attention(op, shape, kernel);
-    op.scores = Bytes{4 * tokens() * heads};  // the log-sum-exp of every row
-  }
-  op.saved = inputs + op.output * (flash && style_.attention_output_copied ? 2 : 1) + op.scores;
-  made_by_ = {};
-}
-
-// Scores go through memory: two batched products, a masked softmax and dropout between them.
-void Expander::add_unfused_attention(Operator& op, const AttentionShape& shape, const AttentionWork& work) {
-  const std::int64_t batch = shape.batch * shape.heads;
-  const Precision precision = training_.precision == Precision::fp8 ? Precision::bf16 : training_.precision;
-  const Gemm scores{.m = shape.queries, .n = shape.keys, .k = shape.qk_dim, .batch = batch};
-  const Gemm values{.m = shape.queries, .n = shape.v_dim, .k = shape.keys, .batch = batch};
-  // The kernels execute what the mask throws away; the model's FLOP do not count that.
-  const double share = shape.pairs / (static_cast<double>(shape.queries) * static_cast<double>(shape.keys));
-  const auto product = [&](const std::string& name, const Gemm& gemm) {
-    Kernel kernel = costs_.gemm(name, gemm, precision);
-    kernel.kind = sim::KernelClass::attention;
-    kernel.model_flops = {static_cast<std::int64_t>(static_cast<double>(kernel.flops.count) * share)};
-    return kernel;
-  };
-  const auto pass = [&](const std::string& name, double bytes_per_score) {
-    const double scores_count = static_cast<double>(batch) * static_cast<double>(shape.queries * shape.keys);
-    const Bytes traffic{static_cast<std::int64_t>(scores_count * bytes_per_score)};
-    return costs_.memory_bound(name, traffic, sim::KernelClass::attention);
-  };
-  const auto score = static_cast<double>(element());
-  // Of what a fused causal softmax reads; it writes all, zeros above the diagonal.
-  const double read = work.causal && style_.triangular_softmax ? 0.5 : 1;
-  append(op.forward, product("attention scores", scores));
-  if (work.relative_bias) append(op.forward, pass("relative positions", 2 * score));
-  append(op.forward, pass("masked softmax", (read + 1) * score));
-  if (dropout()) append(op.forward, pass("attention dropout", 2 * score + 1));
-  append(op.forward, product("attention values", values));
-  // Heads are put back beside each other, in a copy each way.
-  const Kernel transpose =
-      costs_.memory_bound("join heads", bytes(shape.batch * shape.queries * shape.heads * shape.v_dim) * 2);
-  append(op.forward, transpose);
-  append(op.input_gradient, transpose);
-  append(op.input_gradient,
-         product("attention values gradient", {.m = shape.queries, .n = shape.keys, .k = shape.v_dim, .batch = batch}));
-  append(op.input_gradient,
-         product("value gradient", {.m = shape.keys, .n = shape.v_dim, .k = shape.queries, .batch = batch}));
-  if (dropout()) append(op.input_gradient, pass("attention dropout gradient", 2 * score + 1));
-  append(op.input_gradient, pass("masked softmax gradient", (2 * read + 1) * score));
-  append(op.input_gradient,
-         product("query gradient", {.m = shape.queries, .n = shape.qk_dim, .k = shape.keys, .batch = batch}));
-  append(op.input_gradient,
-         product("key gradient", {.m = shape.keys, .n = shape.qk_dim, .k = shape.queries, .batch = batch}));
-}
-
 void Expander::add_activation(const std::string& name, Model::Activation kind, std::int64_t elements) {
   Operator& op = add(name, Role::local);
   const bool gated = is_gated(kind);
@@ -402,106 +274,6 @@ void Expander::expand(const Operation& operation, const LookupWork& work) {
   op.saved = Bytes{8 * tokens()};  // token ids
   if (drops) op.saved += Bytes{replicated() * work.width};
   made_by_ = {};
-}
-
-// Softmax over the experts' scores, the best of them, their shares, and the places of tokens in the buffers; a few
-// passes over scores in 32 bits.
-void Expander::expand(const Operation& operation, const RouterWork& work) {
-  Operator& op = add(operation.name, Role::replicated);
-  const Bytes scores{4 * replicated() * work.experts};
-  elementwise(op.forward, operation.name, scores * 6, 3);
-  elementwise(op.input_gradient, operation.name + " gradient", scores * 4, 2);
-  op.saved = scores;
-  made_by_ = {};
-}
-
-// Matrices of all experts on rows that are sorted by expert.
-void Expander::add_grouped_product(const std::string& name, const GroupedGemm& shape, bool bias) {
-  Operator& op = add(name, Role::local);
-  op.of_experts = true;
-  const auto experts = static_cast<std::int64_t>(shape.rows.size());
-  const Precision precision = training_.precision;
-  const GroupedGemm input_gradient{.rows = shape.rows, .n = shape.k, .k = shape.n};
-  const GroupedGemm weight_gradient{.rows = shape.rows,
-                                    .n = shape.n,
-                                    .k = shape.k,
-                                    .weight_gradient = true,
-                                    .output_bytes = style_.weight_gradient_bytes};
-  // Without a grouped kernel, one expert after the other.
-  const auto product = [&](std::vector<Kernel>& kernels, const std::string& called, const GroupedGemm& groups) {
-    if (style_.grouped_experts) return append(kernels, costs_.grouped_gemm(called, groups, precision));
-    GroupedGemm one = groups;
-    for (const std::int64_t rows : groups.rows) {
-      one.rows = {rows};
-      if (rows > 0) append(kernels, costs_.grouped_gemm(called, one, precision));
-    }
-  };
-  std::int64_t rows = 0;
-  for (const std::int64_t group : shape.rows) rows += group;
-  op.parameters = experts * (shape.k * shape.n + (bias ? shape.n : 0));
-  if (quantized()) add_dequantisation(op, name);
-  add_casts(op,
-            {.name = name, .parts = {}, .tokens = rows, .inputs = shape.k, .outputs = shape.n, .precision = precision});
-  product(op.forward, name, shape);
-  product(op.input_gradient, name + " input gradient", input_gradient);
-  if (!frozen()) product(op.weight_gradient, name + " weight gradient", weight_gradient);
-  const bool casts = style_.casts_saved && precision == Precision::fp8;
-  if (!frozen()) op.saved = casts ? Bytes{rows * shape.k} : bytes(rows * shape.k);
-  op.output = bytes(rows * shape.n);
-  op.output_saved_selectively = products_++ % 2 == 0;
-  op.trained = frozen() ? 0 : op.parameters;
-  if (frozen()) op.frozen = quantized() ? four_bit_bytes(op.parameters) : bytes(op.parameters);
-  if (made_by_ && op.saved.count > 0) op.input_of = made_by_, op.remade = op.saved;
-  made_by_ = {};
-}
-
-Operator& Expander::add_permutation(const std::string& name, Role role, Bytes traffic, Bytes output) {
-  Operator& op = add(name, role);
-  if (traffic.count > 0) {
-    append(op.forward, costs_.memory_bound(name, traffic));
-    append(op.input_gradient, costs_.memory_bound(name + " gradient", traffic));
-  }
-  op.output = output;
-  return op;
-}
-
-// All ranks that share the experts are taken to be as loaded as the most loaded of them, for which the others wait.
-void Expander::expand(const Operation& operation, const ExpertsWork& work) {
-  const bool all_to_all = shard_.dispatcher == TokenDispatcher::all_to_all;
-  const std::int64_t own = replicated();
-  std::vector<std::int64_t> loads =
-      busiest_rank_loads(training_.routing, work.count, work.top_k, own * work.top_k, shard_.expert);
-  std::int64_t sent = 0;  // rows that go between ranks, each way
-  for (std::int64_t& load : loads) {
-    sent += load;
-    load *= shard_.expert_tensor;
-  }
-  const std::int64_t held = sent * shard_.expert_tensor;  // rows of the buffers, or of the capacity
-  // Rows are copied to where their expert's are, and the results weighted and summed up.
-  const Bytes tokens = bytes(own * work.hidden);
-  const Bytes sent_rows = bytes(sent * work.hidden);
-  const Bytes held_rows = bytes(held * work.hidden);
-  const bool sorts_again = all_to_all && shard_.expert > 1 && (loads.size() > 1 || shard_.expert_tensor > 1);
-  const bool alone = shard_.expert * shard_.expert_tensor == 1;
-  const Bytes copied = all_to_all || alone ? tokens + sent_rows : held_rows * 2;
-  const auto exchange = [&](Operator& op) {
-    op.exchanged = sent_rows;
-    op.tokens_of_all = tokens * (shard_.expert * shard_.expert_tensor);
-  };
-  Operator& permute = add_permutation("permute tokens", Role::dispatch, copied, sent_rows);
-  permute.saved = Bytes{4 * held};  // where each row came from
-  exchange(permute);
-  if (sorts_again) add_permutation("sort by expert", Role::local, held_rows * 2, held_rows);
-  const std::int64_t inner = (work.gated() ? 2 : 1) * work.ffn / shard_.expert_tensor;
-  made_by_ = {};
-  add_grouped_product(work.gated() ? "experts gate up" : operation.name + " fc1",
-                      {.rows = loads, .n = inner, .k = work.hidden}, work.bias);
-  add_activation("experts activation", work.activation, held * work.ffn / shard_.expert_tensor);
-  made_by_ = layer_.operators.back().module = Module::activation;
-  add_grouped_product(work.gated() ? "experts down" : operation.name + " fc2",
-                      {.rows = loads, .n = work.hidden, .k = work.ffn / shard_.expert_tensor}, work.bias);
-  if (sorts_again) add_permutation("sort by source", Role::local, held_rows * 2, held_rows);
-  exchange(add_permutation("combine tokens", Role::combine, copied, tokens));
 }
 
 // An implicit GEMM: rows are positions of the output, sums run over channels and the kernel's window.

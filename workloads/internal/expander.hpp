@@ -1,8 +1,10 @@
-// One block of a model expanded into the kernels of one device's share of it.
+// One block of a model expanded into the kernels of one device's share of it. Attention is in expander_attention.cpp,
+// experts are in expander_experts.cpp.
 #pragma once
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "workloads/layers.hpp"
@@ -58,6 +60,10 @@ class Expander {
   Operator& add_permutation(const std::string& name, Role role, sim::Bytes traffic, sim::Bytes output);
 
   Operator& add(std::string name, Role role);
+  static void append(std::vector<sim::Kernel>& kernels, sim::Kernel kernel) { kernels.push_back(std::move(kernel)); }
+  static sim::Bytes four_bit_bytes(std::int64_t parameters) {
+    return sim::Bytes{static_cast<std::int64_t>(static_cast<double>(parameters) * nf4_bytes)};
+  }
   // One kernel when fused; several, of the same traffic in all, when a framework runs operator by operator.
   void elementwise(std::vector<sim::Kernel>& kernels, const std::string& name, sim::Bytes traffic,
                    std::int64_t count = 1) const;
