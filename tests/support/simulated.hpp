@@ -1,4 +1,5 @@
-// Whole scenarios simulated, and what they put on the wire.
+// Whole scenarios in a line or two: a base, refined by settings as given to --set, simulated, and what they put on the
+// wire.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -12,19 +13,41 @@
 
 namespace trainyard::tests {
 
-// One node of H100, whose collectives are rings, and Megatron-LM without any parallelism but data, refined by settings
-// as given to --set.
-inline scenarios::Result simulated(const std::vector<std::string>& settings) {
+inline scenarios::Scenario scenario_of(const std::string& base, const std::vector<std::string>& settings) {
   static const scenarios::Catalog catalog;
-  scenarios::Value root = scenarios::parse_yaml(R"(name: Wire bytes
+  scenarios::Value root = scenarios::parse_yaml(base, "test.yaml");
+  for (const std::string& setting : settings) scenarios::apply_override(root, setting);
+  return scenarios::read_scenario(root, catalog);
+}
+
+inline scenarios::Simulation simulated(const std::string& base, const std::vector<std::string>& settings,
+                                       bool record = false) {
+  scenarios::SimulateOptions options;
+  options.record = record;
+  options.ideal = false;
+  return scenarios::simulate(scenario_of(base, settings), options);
+}
+
+// One node of H100, whose collectives are rings, and Megatron-LM without any parallelism but data.
+inline scenarios::Result simulated(const std::vector<std::string>& settings) {
+  return simulated(R"(name: Wire bytes
 cluster: {node: {base: dgx-h100, collectives: {algorithm: ring}}, nodes: 1}
 model: llama3-8b
 training: {global_batch: 16, sequence: 1024, precision: bf16}
 strategy: {framework: megatron-lm}
 )",
-                                                "wire.yaml");
-  for (const std::string& setting : settings) scenarios::apply_override(root, setting);
-  return scenarios::simulate(scenarios::read_scenario(root, catalog)).result;
+                   settings)
+      .result;
+}
+
+// What a scenario that cannot be simulated says; empty for one that can.
+inline std::string refusal(const std::string& base, const std::vector<std::string>& settings) {
+  try {
+    scenario_of(base, settings);
+  } catch (const scenarios::ScenarioError& error) {
+    return error.what();
+  }
+  return "";
 }
 
 // All operations of a kind for a purpose, per rank and step.

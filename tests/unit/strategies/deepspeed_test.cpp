@@ -25,26 +25,21 @@ using sim::CollectiveKind;
 using sim::Purpose;
 using tests::expect_bytes;
 using tests::row;
+using tests::scenario_of;
 
 constexpr std::size_t offload = sim::kernel_classes + static_cast<std::size_t>(Purpose::offload);  // of a breakdown
 
-scenarios::Scenario scenario_of(const std::string& document, const std::vector<std::string>& settings) {
-  static const scenarios::Catalog catalog;
-  scenarios::Value root = scenarios::parse_yaml(document, "deepspeed.yaml");
-  for (const std::string& setting : settings) scenarios::apply_override(root, setting);
-  return scenarios::read_scenario(root, catalog);
-}
-
 // Llama 3 8B on one node of H100, whose collectives are rings, with parameters that go as soon as they were used.
-Simulation simulated(const std::vector<std::string>& settings) {
-  return scenarios::simulate(scenario_of(R"(name: DeepSpeed
+constexpr const char* one_node = R"(name: DeepSpeed
 cluster: {node: {base: dgx-h100, collectives: {algorithm: ring}}, nodes: 1}
 model: llama3-8b
 training: {global_batch: 16, micro_batch: 2, sequence: 1024, precision: bf16}
 strategy:
   {framework: deepspeed, stage3_max_reuse_distance: 0, stage3_param_persistence_threshold: 0}
-)",
-                                         settings));
+)";
+
+Simulation simulated(const std::vector<std::string>& settings) {
+  return scenarios::simulate(scenario_of(one_node, settings));
 }
 
 double wire(const Result& result, CollectiveKind kind) { return tests::wire(result, Purpose::data, kind); }
@@ -513,15 +508,7 @@ TEST(GradientBuckets, LeaveBeforeTheGradientThatWouldOverflowThem) {
   EXPECT_FALSE(buckets.finish().has_value());
 }
 
-// Problems of a scenario, as read_scenario reports them.
-std::string problems_of(const std::vector<std::string>& settings) {
-  try {
-    (void)simulated(settings);
-  } catch (const scenarios::ScenarioError& error) {
-    return error.what();
-  }
-  return {};
-}
+std::string problems_of(const std::vector<std::string>& settings) { return tests::refusal(one_node, settings); }
 
 TEST(DeepspeedChecks, NameWhatIsMissing) {
   const auto expect = [](const std::vector<std::string>& settings, const std::string& part) {

@@ -196,6 +196,36 @@ TEST_F(SharedExperts, WaitForTheMostLoadedOfThem) {
   EXPECT_LT(with({"training.expert_imbalance=2"}).step_time_s, 1.1 * with({}).step_time_s);
 }
 
+// On two nodes of four devices, where tokens cross the network.
+class OverlappedPasses : public testing::Test {
+ protected:
+  static Result with(std::vector<std::string> settings) {
+    settings.insert(settings.begin(), {"model={base: mixtral-8x7b, layers: 8}", "cluster.nodes=2", "cluster.devices=8",
+                                       "training.sequence=4096", "training.global_batch=32", "strategy.pipeline=2",
+                                       "strategy.virtual_pipeline=2", "strategy.order=tp-cp-pp-ep-dp",
+                                       "strategy.expert=4", "strategy.distributed_optimizer=true"});
+    return simulated(settings);
+  }
+  static constexpr std::size_t exposed = sim::kernel_classes + static_cast<std::size_t>(Purpose::expert);
+};
+
+TEST_F(OverlappedPasses, HideTheExchangeOfTokensBehindOneAnother) {
+  const Result apart = with({"strategy.overlap_moe_expert_parallel_comm=false"});
+  const Result together = with({"strategy.overlap_moe_expert_parallel_comm=true"});
+  EXPECT_EQ(wire(apart, Purpose::expert, CollectiveKind::all_to_all),
+            wire(together, Purpose::expert, CollectiveKind::all_to_all));
+  EXPECT_LT(together.breakdown_s.at(exposed), 0.5 * apart.breakdown_s.at(exposed));
+  EXPECT_LT(together.step_time_s, apart.step_time_s);
+  // One more micro-batch in flight.
+  EXPECT_GT(together.memory.allocated, apart.memory.allocated);
+}
+
+TEST_F(OverlappedPasses, AreTheDefaultWhereExpertsSpanNodes) {
+  EXPECT_EQ(with({}).step_time_s, with({"strategy.overlap_moe_expert_parallel_comm=true"}).step_time_s);
+  EXPECT_EQ(with({"training.recompute=full"}).step_time_s,
+            with({"training.recompute=full", "strategy.overlap_moe_expert_parallel_comm=false"}).step_time_s);
+}
+
 TEST(OptimizerInstances, ScatterInsideAndReduceShardsBetweenThem) {
   const Result one = simulated({"strategy.distributed_optimizer=true"});
   const double all = row(one, Purpose::data, CollectiveKind::reduce_scatter).bytes / 4;

@@ -10,10 +10,9 @@
 #include <variant>
 #include <vector>
 
-#include "scenarios/diagnostics.hpp"
-#include "scenarios/internal/document.hpp"
 #include "scenarios/simulate.hpp"
 #include "tests/support/schedule_clock.hpp"
+#include "tests/support/simulated.hpp"
 
 namespace trainyard {
 namespace {
@@ -24,30 +23,19 @@ using sim::CollectiveKind;
 using sim::MemoryPurpose;
 using strategies::ScheduleKind;
 
-// Four stages of one device each, refined by settings as given to --set.
-scenarios::Scenario scenario(const std::vector<std::string>& settings) {
-  static const scenarios::Catalog catalog;
-  scenarios::Value root = scenarios::parse_yaml(R"(name: Schedules
+// Four stages of one device each.
+constexpr const char* four_stages = R"(name: Schedules
 cluster: {node: dgx-h100, nodes: 1, devices: 4}
 model: {base: gpt, layers: 24, hidden: 4096, heads: 32, vocab: 1024}
 training: {global_batch: 16, micro_batch: 1, sequence: 2048, precision: bf16}
 strategy: {framework: megatron-lm, pipeline: 4}
-)",
-                                                "schedules.yaml");
-  for (const std::string& setting : settings) scenarios::apply_override(root, setting);
-  return scenarios::read_scenario(root, catalog);
+)";
+
+Simulation simulated(const std::vector<std::string>& settings) {
+  return scenarios::simulate(tests::scenario_of(four_stages, settings));
 }
 
-Simulation simulated(const std::vector<std::string>& settings) { return scenarios::simulate(scenario(settings)); }
-
-std::string problem(const std::vector<std::string>& settings) {
-  try {
-    scenario(settings);
-  } catch (const scenarios::ScenarioError& error) {
-    return error.what();
-  }
-  return "";
-}
+std::string problem(const std::vector<std::string>& settings) { return tests::refusal(four_stages, settings); }
 
 // Kernel time of all blocks whose names begin so.
 double block_seconds(const sim::Plan& plan, const std::string& name) {
@@ -225,7 +213,8 @@ std::vector<std::vector<std::int64_t>> layers_of_stages(const std::vector<std::s
   for (const sim::Program& program : plan.programs) {
     std::set<std::int64_t> layers;
     for (const sim::BlockCall& call : program.calls)
-      if (plan.blocks[call.block].name.find("forward layer") != std::string::npos) layers.insert(call.layer);
+      if (call.layer >= 0 && plan.blocks[call.block].name.find("forward ") != std::string::npos)
+        layers.insert(call.layer);
     result.emplace_back(layers.begin(), layers.end());
   }
   return result;
@@ -262,6 +251,20 @@ TEST(MegatronPipeline, SpreadsLayersAsMegatronDoes) {
   EXPECT_EQ(layer_counts({"strategy.num_layers_in_last_pipeline_stage=3"}), (Counts{7, 7, 7, 3}));
   EXPECT_EQ(layer_counts({"strategy.num_layers_in_first_pipeline_stage=6", "strategy.virtual_pipeline=2"}),
             (Counts{6, 6, 6, 6}));
+}
+
+// Behind the last stage's layers comes one that predicts a token further on.
+TEST(MegatronPipeline, CountsLayersForFurtherTokensAsTheLastStages) {
+  const std::string model = "model={base: deepseek-v3, layers: 22, hidden: 1024, heads: 8, experts: 8, top_k: 2}";
+  EXPECT_EQ(layer_counts({model}), (std::vector<std::size_t>{5, 6, 6, 5}));
+  EXPECT_EQ(layer_counts({model, "model.layers=21"}), (std::vector<std::size_t>{5, 6, 6, 4}));
+  EXPECT_EQ(layer_counts({model, "strategy.stage_layers=[6, 6, 5, 5]"}), (std::vector<std::size_t>{6, 6, 5, 5}));
+}
+
+TEST(MegatronPipeline, OverlapsTransfersOfOneChunkOnRequest) {
+  const double waiting = simulated({}).result.step_time_s;
+  EXPECT_LT(simulated({"strategy.overlap_p2p_comm=true"}).result.step_time_s, waiting);
+  EXPECT_EQ(simulated({"strategy.overlap_p2p_comm=false"}).result.step_time_s, waiting);
 }
 
 TEST(MegatronPipeline, SaysWhatASchedulesNeedsAndWhatIsNearest) {

@@ -351,5 +351,35 @@ TEST(PipelineBubble, OfDualPipeShrinksWithWhatOverlappingSaves) {
   }
 }
 
+TEST(PassesOverlapped, HaveOneMoreForwardPassAheadAndThenOneOfEachAtOnce) {
+  for (const std::int64_t chunks : {1, 2}) {
+    for (const std::int64_t stage : {0, 1, 3}) {
+      const ScheduleKind kind = chunks > 1 ? ScheduleKind::interleaved : ScheduleKind::one_forward_one_backward;
+      const std::vector<PipelineAction> plain = pipeline_schedule(kind, stage, 4, 8, chunks);
+      const std::vector<PipelineAction> overlapped = with_passes_overlapped(plain);
+      const auto first = std::ranges::find(plain, Kind::backward, &PipelineAction::kind) - plain.begin();
+      std::vector<PipelineAction> forwards;
+      std::vector<PipelineAction> backwards;
+      std::int64_t together = 0;
+      for (std::size_t i = 0; i < overlapped.size(); ++i) {
+        if (std::cmp_less(i, first)) {
+          EXPECT_EQ(overlapped[i], plain[i]);
+        }
+        together += overlapped[i].kind == Kind::forward_and_backward ? 1 : 0;
+        for (const PipelineAction& pass : overlapped[i].passes())
+          (pass.kind == Kind::forward ? forwards : backwards).push_back(pass);
+      }
+      EXPECT_EQ(together, 8 * chunks - first);
+      // Both kinds of passes keep their own order.
+      std::vector<PipelineAction> expected_forwards;
+      std::vector<PipelineAction> expected_backwards;
+      for (const PipelineAction& action : plain)
+        (action.kind == Kind::forward ? expected_forwards : expected_backwards).push_back(action);
+      EXPECT_EQ(forwards, expected_forwards);
+      EXPECT_EQ(backwards, expected_backwards);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace trainyard::strategies

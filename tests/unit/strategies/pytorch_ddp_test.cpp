@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "tests/support/simulated_step.hpp"
+#include "tests/support/simulated.hpp"
 
 namespace trainyard {
 namespace {
@@ -25,7 +25,7 @@ constexpr double parameters = 1'557'611'200;
 
 Result ddp(const std::vector<std::string>& settings) { return tests::simulated(one_node, settings).result; }
 CommunicationSummary reduced(const Result& result) {
-  return tests::communication(result, Purpose::data, CollectiveKind::all_reduce);
+  return tests::row(result, Purpose::data, CollectiveKind::all_reduce);
 }
 
 TEST(DdpOptions, AHookReducesIn16Bits) {
@@ -71,7 +71,7 @@ TEST(DdpOptions, BroadcastsBatchNormStatisticsBeforeTheForwardPassBehindAReducti
   const std::vector<std::string> images{"model=resnet50", "training={global_batch: 64, precision: fp32}"};
   const auto broadcast = [&](std::vector<std::string> settings) {
     settings.insert(settings.begin(), images.begin(), images.end());
-    return tests::communication(ddp(settings), Purpose::data, CollectiveKind::broadcast);
+    return tests::row(ddp(settings), Purpose::data, CollectiveKind::broadcast);
   };
   EXPECT_EQ(broadcast({}).count, 1);
   EXPECT_EQ(broadcast({}).bytes, 8 * 26'560);

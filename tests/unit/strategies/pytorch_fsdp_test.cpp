@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "tests/support/models.hpp"
-#include "tests/support/simulated_step.hpp"
+#include "tests/support/simulated.hpp"
 #include "workloads/architecture.hpp"
 
 namespace trainyard {
@@ -37,10 +37,10 @@ Result fsdp(const std::vector<std::string>& settings) { return tests::simulated(
 std::string refused(const std::vector<std::string>& settings) { return tests::refusal(one_node, settings); }
 
 double wire(const Result& result, CollectiveKind kind, Purpose purpose = Purpose::data) {
-  return tests::communication(result, purpose, kind).wire_bytes;
+  return tests::row(result, purpose, kind).wire_bytes;
 }
 double count(const Result& result, CollectiveKind kind, Purpose purpose) {
-  return tests::communication(result, purpose, kind).count;
+  return tests::row(result, purpose, kind).count;
 }
 
 // Parts of a vector are rounded up to bytes, and some scalars are reduced beside it.
@@ -170,7 +170,7 @@ TEST_F(FsdpTensor, GathersAndReducesTheSequenceAroundEveryBlock) {
 }
 
 TEST_F(FsdpTensor, ReducesTheLossAndTheGradientsOfNorms) {
-  const CommunicationSummary reduced = tests::communication(with({}), Purpose::tensor, CollectiveKind::all_reduce);
+  const CommunicationSummary reduced = tests::row(with({}), Purpose::tensor, CollectiveKind::all_reduce);
   constexpr double rows = 4 * 1024 * 4;
   EXPECT_EQ(reduced.count, 3 + 2 * layers + 1 + 1);
   EXPECT_EQ(reduced.bytes, 3 * rows + (2 * layers + 1) * hidden * 2 + 4);
@@ -287,7 +287,7 @@ TEST_F(FsdpExperts, AreShardedOverTheRanksThatHaveTheSameOnes) {
 
 TEST_F(FsdpExperts, SendTokensThereAndBackForwardAndBackward) {
   const CommunicationSummary sent =
-      tests::communication(with({"strategy.expert=8"}), Purpose::expert, CollectiveKind::all_to_all);
+      tests::row(with({"strategy.expert=8"}), Purpose::expert, CollectiveKind::all_to_all);
   constexpr double tokens = 2 * 1024 * 2 * 4096 * 2;  // two sequences, two experts each
   EXPECT_EQ(sent.count, 2 * 4);
   expect_bytes(sent.wire_bytes, 2 * 4 * 7.0 / 8 * tokens);
@@ -323,7 +323,7 @@ TEST(FsdpOffload, KeepsNothingOfTheStateOnTheDevice) {
   EXPECT_EQ(part(on_host, sim::MemoryPurpose::parameters), 0);
   EXPECT_EQ(part(on_host, sim::MemoryPurpose::optimizer), 0);
   EXPECT_NEAR(static_cast<double>(on_device.memory.allocated - on_host.memory.allocated), 16 * all / 8, 0.01 * all);
-  const CommunicationSummary moved = tests::communication(on_host, Purpose::offload, CollectiveKind::broadcast);
+  const CommunicationSummary moved = tests::row(on_host, Purpose::offload, CollectiveKind::broadcast);
   // Shards before each gather, their gradients behind each reduction, all in 32 bits.
   expect_bytes(moved.bytes, 4.0 / 8 * (all + in_layers + all));
   // 40 bytes of a parameter go through the memory of the host, which eight devices share.
