@@ -19,11 +19,15 @@ sim::BytesPerSecond shared(sim::BytesPerSecond rate, std::int64_t devices) {
 
 }  // namespace
 
+sim::BytesPerSecond host_update_rate(const topology::NodeType& node) {
+  return sim::scaled(node.host_memory_rate, update_efficiency);
+}
+
 HostState::HostState(PlanBuilder& builder, const topology::Cluster& cluster, bool pinned) : builder_(builder) {
   const topology::NodeType& node = cluster.node();
   const std::int64_t sharing = (cluster.devices() + cluster.nodes() - 1) / cluster.nodes();
   out_.rate = in_.rate = pinned ? node.host_rate : sim::scaled(node.host_rate, pageable_share);
-  optimizer_.rate = shared(sim::scaled(node.host_memory_rate, update_efficiency), sharing);
+  optimizer_.rate = shared(host_update_rate(node), sharing);
   read_.rate = shared(node.nvme_read_rate, sharing);
   write_.rate = shared(node.nvme_write_rate, sharing);
 }

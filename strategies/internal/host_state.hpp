@@ -10,6 +10,9 @@
 
 namespace trainyard::strategies {
 
+// At which all devices of a node together stream through its memory to update parameters there.
+sim::BytesPerSecond host_update_rate(const topology::NodeType& node);
+
 class HostState {
  public:
   // `pinned`: copies go through page-locked memory.

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <string>
 
+#include "strategies/internal/host_state.hpp"
 #include "strategies/internal/pytorch_fsdp_planner.hpp"
 
 namespace trainyard::strategies {
@@ -11,14 +12,6 @@ using sim::MemoryPurpose;
 using sim::Purpose;
 using workloads::Layer;
 using workloads::Operator;
-
-namespace {
-
-// Of a server with two sockets, as an optimizer reaches it: ZeRO-Offload updates 10 B parameters, 30 bytes each, in
-// 2.57 s (arXiv 2101.06840, table 4).
-constexpr sim::BytesPerSecond host_memory_rate{117'000'000'000};
-
-}  // namespace
 
 const Layer* FsdpPlanner::part_of(const Pass& pass) const {
   if (pass.part == embedding_part) return &model_.embedding;
@@ -142,7 +135,8 @@ sim::BlockId FsdpPlanner::step_end(const Stage& stage) {
     // Norm, clipping and update; the devices of a node share their host's memory.
     const double bytes = static_cast<double>(parameters) * (4 + 8 + workloads::optimizer_traffic(state_));
     const std::int64_t devices = std::min(job_.cluster.node().devices, job_.cluster.devices());
-    block.host_work(sim::time_for(Bytes{static_cast<std::int64_t>(bytes) * devices}, host_memory_rate));
+    block.host_work(
+        sim::time_for(Bytes{static_cast<std::int64_t>(bytes) * devices}, host_update_rate(job_.cluster.node())));
   } else {
     const std::vector<sim::Kernel> kernels = workloads::optimizer_kernels(job_.training, state_, parameters, costs_);
     block.compute({kernels.data(), 1});
