@@ -169,9 +169,10 @@ std::vector<sim::Key> Deepspeed::keys() {
       {"offload_param_pin_memory", &o.offload_param_pin_memory, "copies through page-locked memory"},
       {"offload_param_buffer_count", &o.offload_param_buffer_count,
        "buffers in host memory for nvme; takes host memory, no time", false, 1, 1024},
-      {"offload_param_buffer_size", &o.offload_param_buffer_size, "elements of such a buffer", false, 1, most_elements},
-      {"offload_param_max_in_cpu", &o.offload_param_max_in_cpu, "nvme: elements that stay in host memory", false, 0,
-       most_elements},
+      {"offload_param_buffer_size", &o.offload_param_buffer_size,
+       "elements of such a buffer; takes host memory, no time", false, 1, most_elements},
+      {"offload_param_max_in_cpu", &o.offload_param_max_in_cpu,
+       "nvme: elements that stay in host memory; without effect here", false, 0, most_elements},
   };
 }
 
@@ -206,6 +207,8 @@ std::vector<std::string> Deepspeed::warnings(const Job& job) const {
       pipelined && o.offload_optimizer_device.value != "nvme",
       o.offload_optimizer_pipeline_read ? "offload_optimizer_pipeline_read" : "offload_optimizer_pipeline_write",
       "it is for offload_optimizer_device nvme");
+  without_effect(o.offload_param_max_in_cpu != usual.offload_param_max_in_cpu, "offload_param_max_in_cpu",
+                 "with nvme all parameters are read from the drives");
   const sim::Bytes needed = host_bytes(o, job);
   const sim::Bytes there = job.cluster.node().host_memory;
   if (there.count > 0 && needed > there)

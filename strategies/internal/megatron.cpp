@@ -135,8 +135,9 @@ std::int64_t MegatronOptions::context_heads() const {
   return cp_comm_type.value == "a2a+p2p" ? hierarchical_context_parallel_sizes.front() : 1;
 }
 
-// Megatron-Bridge's performance recipes have fused kernels (DeepEP, HybridEP) where the accelerator is a Hopper or
-// later, for which those are written.
+// Many of Megatron-Bridge's performance recipes for Hopper and later take fused kernels, which are written for those
+// (scripts/performance/configs, moe_flex_dispatcher_backend deepep or hybridep); the others, all-to-all. Megatron-LM's
+// own default, allgather, sends every token to every rank.
 workloads::TokenDispatcher MegatronOptions::dispatcher(const Job& job) const {
   const std::string& type = moe_token_dispatcher_type.value;
   if (type == "allgather") return workloads::TokenDispatcher::all_gather;

@@ -62,8 +62,8 @@ struct MegatronOptions {
   std::int64_t chunks() const;
   std::int64_t micro_batch_group() const { return microbatch_group_size_per_vp_stage.value_or(pipeline); }
   ScheduleKind schedule_kind() const;
-  // NVIDIA's performance recipes for Hopper and later have it on wherever Transformer Engine can (Megatron-Bridge
-  // scripts/performance/utils, tp_comm_overlap).
+  // NVIDIA's performance recipes of dense models for Hopper and later have it on (Megatron-Bridge scripts/performance/
+  // configs/llama, comm_overlap.tp_comm_overlap_cfg); Megatron-LM itself has it off.
   bool overlaps_tensor(const Job& job) const {
     return tensor > 1 && sequence_parallel &&
            overlap_tensor.value_or(job.leading_accelerator().supports(workloads::Precision::fp8));

@@ -95,7 +95,8 @@ void MegatronPlanner::make_expert_communication() {
                                        .top_k = job_.model.experts->top_k,
                                        .most_nodes = options_.moe_router_group_topk},
                                       places);
-  // Megatron-Bridge's performance recipes overlap passes where tokens cross nodes (scripts/performance/configs).
+  // Megatron-Bridge's performance recipes have moe_a2a_overlap on for DeepSeek-V3 and Qwen3-235B on H100 and B200,
+  // where tokens cross nodes, and mostly off inside NVL72 racks (scripts/performance/configs).
   const bool usual =
       options_.schedule_kind() == ScheduleKind::interleaved && places.domains > 1 && !training_.recompute.full();
   overlaps_passes_ = options_.overlap_moe_expert_parallel_comm.value_or(usual);
