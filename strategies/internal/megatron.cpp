@@ -176,8 +176,13 @@ std::vector<sim::Key> MegatronLm::keys() {
        "ranks that share the experts span several nodes, unless all is recomputed"},
       {"overlap_p2p_comm", &o.overlap_p2p_comm,
        "stages go on while activations and gradients are sent (overlap-p2p-comm); absent: true with several chunks per "
-       "stage and with split backward passes. With schedule 1f1b it stands for MegaScale's decoupled sends (arXiv "
+       "stage (which releases before 2023 wait for) and with split backward passes. With schedule 1f1b it stands for "
+       "MegaScale's decoupled sends (arXiv "
        "2402.15627), which Megatron-LM does not have"},
+      {"scatter_gather_tensors_in_pipeline", &o.scatter_gather_tensors_in_pipeline,
+       "each rank of a tensor group sends the next stage its part of the activations, which are gathered there "
+       "(releases until early 2023; with sequence_parallel they are divided anyway); absent: true with unfused "
+       "attention, which stands for those releases"},
       {"num_distributed_optimizer_instances", &o.num_distributed_optimizer_instances,
        "copies of the optimizer state: each is sharded over data x context / instances ranks, gradients are "
        "all-reduced "
@@ -202,9 +207,8 @@ std::vector<sim::Key> MegatronLm::keys() {
        "which "
        "stands for releases before both"},
       {"async_tensor_model_parallel_allreduce", &o.async_tensor_model_parallel_allreduce,
-       "overlap the all-reduce of input gradients with weight gradients; absent: true, but false with unfused "
-       "attention "
-       "(with sequence_parallel always)"},
+       "overlap the all-reduce of input gradients with weight gradients, as releases since the end of 2021 do (with "
+       "sequence_parallel always)"},
       {"order", &o.order, "parallel dimensions from neighbouring ranks outwards"},
   };
   const std::vector<sim::Key> pipeline = pipeline_keys(o);

@@ -37,7 +37,7 @@ struct MegatronOptions {
   bool overlap_param_gather = false;
   std::int64_t ddp_bucket_size = 0;
   std::optional<bool> gradient_accumulation_fusion;
-  std::optional<bool> async_tensor_model_parallel_allreduce;
+  bool async_tensor_model_parallel_allreduce = true;
   std::optional<bool> post_validation;
   std::string order = "tp-cp-ep-dp-pp";
   std::int64_t num_distributed_optimizer_instances = 1;
@@ -46,6 +46,7 @@ struct MegatronOptions {
   std::int64_t moe_router_group_topk = 0;
   std::optional<bool> overlap_moe_expert_parallel_comm;
   std::optional<bool> overlap_p2p_comm;
+  std::optional<bool> scatter_gather_tensors_in_pipeline;
 
   std::int64_t data(const Job& job) const;  // what remains of the devices
   // Ranks that have the same experts: parallel folding gives experts an order of their own over the same ranks.

@@ -136,6 +136,7 @@ void MegatronPlanner::make_overlapped_transfers() {
       blocks.post.push_back(post.finish());
       BlockWriter await = builder_.block("await receive", host_.forward);
       await.wait_for(arrived);
+      if (scatters_transfers()) await.blocking(tensor_stream_, gather_received_);
       blocks.await.push_back(await.finish());
     }
     BlockWriter send = builder_.block("send", host_.forward);

@@ -59,14 +59,13 @@ void MegatronPlanner::make_streams_and_slots() {
 
 void MegatronPlanner::make_calls() {
   if (options_.tensor > 1) {
-    with_.tensor = TensorCommunication{
-        .stream = tensor_stream_,
-        .slot = tensor_slot_,
-        .sequence_parallel = sequence_parallel(),
-        .overlaps_weight_gradients = options_.async_tensor_model_parallel_allreduce.value_or(recent_software()),
-        .loss = Bytes{micro_batch_ * job_.training.sequence / options_.context * 4},
-        .gathers_in_8_bits = training_.precision == workloads::Precision::fp8,
-        .pieces = options_.overlaps_tensor(job_) ? options_.tensor : 1};
+    with_.tensor = TensorCommunication{.stream = tensor_stream_,
+                                       .slot = tensor_slot_,
+                                       .sequence_parallel = sequence_parallel(),
+                                       .overlaps_weight_gradients = options_.async_tensor_model_parallel_allreduce,
+                                       .loss = Bytes{micro_batch_ * job_.training.sequence / options_.context * 4},
+                                       .gathers_in_8_bits = training_.precision == workloads::Precision::fp8,
+                                       .pieces = options_.overlaps_tensor(job_) ? options_.tensor : 1};
   }
   if (options_.context > 1)
     with_.context =
@@ -75,7 +74,10 @@ void MegatronPlanner::make_calls() {
   with_.host_reads_loads = job_.model.experts && !training_.routing.capacity_factor;
   if (options_.pipeline > 1) {
     const Bytes boundary = model_.embedding.boundary;
-    const Bytes message{sequence_parallel() ? boundary.count / options_.tensor : boundary.count};
+    const bool divided = sequence_parallel() || scatters_transfers();
+    const Bytes message{divided ? boundary.count / options_.tensor : boundary.count};
+    if (scatters_transfers())
+      gather_received_ = builder_.call(tensor_slot_, CollectiveKind::all_gather, boundary, Purpose::pipeline);
     for (std::size_t track = 0; track < (placement_.has_way_back() ? 4U : 2U); ++track) {
       Transfer& transfer = transfer_.at(track);
       transfer.send = builder_.call(transfer.to, CollectiveKind::send, message, Purpose::pipeline);

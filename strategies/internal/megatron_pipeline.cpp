@@ -45,6 +45,12 @@ void check_schedule(std::vector<Problem>& problems, const MegatronOptions& optio
     report("training.recompute", "groups of layers cannot run again under schedule '" + schedule + "'");
   if (splits_backward(options.schedule_kind()) && job.training.activation_offload)
     report("training.activation_offload", "is not supported under schedule '" + schedule + "'");
+  if (splits_backward(options.schedule_kind()) && !options.overlap_p2p_comm.value_or(true))
+    report("strategy.overlap_p2p_comm",
+           "schedule '" + schedule + "' is made of passes beside which stages send; use true, or leave it out");
+  if (options.micro_batch_group() > options.pipeline && !options.overlap_p2p_comm.value_or(true))
+    report("strategy.overlap_p2p_comm",
+           "groups of more micro-batches than stages are sent while stages go on; use true, or leave it out");
   const std::int64_t wanted = options.virtual_pipeline.value_or(chunks);
   if (wanted > 1 && options.pipeline == 1 && options.virtual_pipeline)
     report("strategy.virtual_pipeline", "several chunks per stage need a pipeline of more than one stage");

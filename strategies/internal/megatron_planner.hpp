@@ -5,8 +5,10 @@
 #pragma once
 
 #include <array>
+#include <compare>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -81,6 +83,11 @@ class MegatronPlanner {
     sim::SlotId to{}, from{};
     sim::CallId send{}, receive{};
   };
+  // What a stage sends and receives at once, by track.
+  struct Exchange {
+    std::array<bool, 4> sent{}, received{};
+    auto operator<=>(const Exchange&) const = default;
+  };
   struct OverlappedTransfers {
     std::vector<sim::BlockId> post;  // in turns
     std::vector<sim::BlockId> await;
@@ -111,6 +118,12 @@ class MegatronPlanner {
   // runtime of zero-bubble ones (sail-sg/zero-bubble megatron/core/pipeline_parallel/zerobubble).
   bool overlaps_transfers() const {
     return overlaps_passes_ || options_.overlap_p2p_comm.value_or(chunks_ > 1 || splits_backward());
+  }
+  // Every rank of a tensor group has the same activations to send; in releases until early 2023 each sends its part of
+  // them, which the receivers gather (arXiv 2104.04473, section 4.1; megatron/p2p_communication.py).
+  bool scatters_transfers() const {
+    return options_.tensor > 1 && !sequence_parallel() &&
+           options_.scatter_gather_tensors_in_pipeline.value_or(!recent_software());
   }
 
   // Ranks as coordinates on named axes, from the innermost outwards.
@@ -144,7 +157,7 @@ class MegatronPlanner {
   void make_overlapped_transfers();
   bool receives_early(const Stage& stage, std::size_t track) const;
   void write_program(const Stage& stage);
-  void write_blocking(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
+  void write_blocking(sim::Program& program, const Stage& stage, std::vector<PipelineAction> actions);
   void write_overlapped(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
   void write_action(sim::Program& program, const Stage& stage, const PipelineAction& action);
   void write_forward_pass(sim::Program& program, const Stage& stage, const PipelineAction& pass);
@@ -165,8 +178,9 @@ class MegatronPlanner {
   void write_reduce(BlockWriter& block, const GradientGroup& group, std::int64_t parameters);
   std::vector<BucketCursor> bucket_cursors(const Stage& stage, std::size_t chunk) const;
   void write_bucket_reduce(sim::Program& program, const Stage& stage, std::size_t chunk, const BucketCursor& cursor);
-  void write_transfers(sim::Program& program, const std::optional<PipelineAction>& done,
-                       const std::optional<PipelineAction>& next, const Stage& stage);
+  void write_transfers(sim::Program& program, std::span<const PipelineAction> done,
+                       std::span<const PipelineAction> next, const Stage& stage);
+  sim::BlockId exchange_block(const Exchange& exchange);
   void write_step_start(sim::Program& program, const Stage& stage);
   void write_step_end(sim::Program& program, const Stage& stage);
   std::int64_t norm_parameters(const Stage& stage) const;
@@ -215,13 +229,14 @@ class MegatronPlanner {
   sim::SlotId tensor_slot_{}, model_slot_{}, embedding_slot_{};
   LayerCommunication with_;             // of a layer's operators
   std::array<Transfer, 4> transfer_{};  // see track_of()
+  sim::CallId gather_received_{};       // where transfers are scattered
   std::vector<LayerBlocks> layers_;     // by kind
   LayerBlocks embedding_, head_;
   std::array<OverlappedTransfers, 4> overlapped_transfers_{};
   std::vector<GradientGroup> gradient_groups_;
   std::map<std::pair<bool, std::int64_t>, sim::BlockId> reduce_blocks_;  // (of experts, parameters)
   std::map<sim::Bytes, sim::BlockId> drop_input_blocks_;
-  std::map<std::pair<std::size_t, std::size_t>, sim::BlockId> transfer_blocks_;  // (sent, received)
+  std::map<Exchange, sim::BlockId> exchange_blocks_;
 };
 
 }  // namespace trainyard::strategies

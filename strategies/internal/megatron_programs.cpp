@@ -167,30 +167,39 @@ void MegatronPlanner::write_layer_backward(sim::Program& program, std::int64_t f
   call(blocks(layer).backward_only, layer);
 }
 
-// Between two actions: hand on what the first produced, and fetch what the second needs.
-void MegatronPlanner::write_transfers(sim::Program& program, const std::optional<PipelineAction>& done,
-                                      const std::optional<PipelineAction>& next, const Stage& stage) {
-  // Counted from 1; 0: nothing.
-  const std::size_t sent = done && sends(stage, *done) ? track_of(*done) + 1 : 0;
-  const std::size_t received = next && receives(stage, *next) ? track_of(*next) + 1 : 0;
-  if (sent == 0 && received == 0) return;
-  const std::pair key{sent, received};
-  auto known = transfer_blocks_.find(key);
-  if (known == transfer_blocks_.end()) {
-    BlockWriter block = builder_.block("transfer", host_.forward);
-    sim::StreamSet used = 0;
-    const auto post = [&](sim::StreamId stream, sim::CallId call) {
-      block.communicate(stream, call);
-      used = static_cast<sim::StreamSet>(used | sim::set_of(stream));
-    };
-    if (sent > 0) post(transfer_.at(sent - 1).send_stream, transfer_.at(sent - 1).send);
-    if (received > 0) post(transfer_.at(received - 1).receive_stream, transfer_.at(received - 1).receive);
-    // batch_p2p_sync: the host waits too, so kernels behind a transfer start with a launch.
-    block.wait_for(used).host_wait(used);
-    known = transfer_blocks_.emplace(key, block.finish()).first;
-  }
-  program.calls.push_back(
-      {.block = known->second, .micro_batch = static_cast<std::int32_t>(done ? done->micro_batch : next->micro_batch)});
+// Between two turns: hand on what the first produced, and fetch what the second needs.
+void MegatronPlanner::write_transfers(sim::Program& program, std::span<const PipelineAction> done,
+                                      std::span<const PipelineAction> next, const Stage& stage) {
+  Exchange exchange;
+  for (const PipelineAction& pass : done)
+    if (sends(stage, pass)) exchange.sent.at(track_of(pass)) = true;
+  for (const PipelineAction& pass : next)
+    if (receives(stage, pass)) exchange.received.at(track_of(pass)) = true;
+  if (exchange == Exchange{}) return;
+  auto known = exchange_blocks_.find(exchange);
+  if (known == exchange_blocks_.end()) known = exchange_blocks_.emplace(exchange, exchange_block(exchange)).first;
+  const PipelineAction& named = done.empty() ? next.front() : done.front();
+  program.calls.push_back({.block = known->second, .micro_batch = static_cast<std::int32_t>(named.micro_batch)});
+}
+
+sim::BlockId MegatronPlanner::exchange_block(const Exchange& exchange) {
+  BlockWriter block = builder_.block("transfer", host_.forward);
+  sim::StreamSet used = 0;
+  const auto post = [&](const std::array<bool, 4>& tracks, auto stream, auto call) {
+    for (std::size_t track = 0; track < tracks.size(); ++track) {
+      if (!tracks.at(track)) continue;
+      block.communicate(transfer_.at(track).*stream, transfer_.at(track).*call);
+      used = static_cast<sim::StreamSet>(used | sim::set_of(transfer_.at(track).*stream));
+    }
+  };
+  post(exchange.sent, &Transfer::send_stream, &Transfer::send);
+  post(exchange.received, &Transfer::receive_stream, &Transfer::receive);
+  // batch_p2p_sync: the host waits too, so kernels behind a transfer start with a launch.
+  block.wait_for(used).host_wait(used);
+  if (scatters_transfers())
+    for (auto left = std::ranges::count(exchange.received, true); left > 0; --left)
+      block.blocking(tensor_stream_, gather_received_);
+  return block.finish();
 }
 
 Bytes MegatronPlanner::workspaces() const {
@@ -220,21 +229,32 @@ void MegatronPlanner::write_program(const Stage& stage) {
   if (overlaps_transfers())
     write_overlapped(program, stage, actions);
   else
-    write_blocking(program, stage, actions);
+    write_blocking(program, stage, std::move(actions));
   write_step_end(program, stage);
   builder_.plan().programs.add(std::move(program));
 }
 
-// Every transfer is waited for.
-void MegatronPlanner::write_blocking(sim::Program& program, const Stage& stage,
-                                     const std::vector<PipelineAction>& actions) {
-  std::optional<PipelineAction> done;
-  for (const PipelineAction& action : actions) {
-    write_transfers(program, done, action, stage);
-    write_action(program, stage, action);
-    done = action;
+// Every transfer is waited for. With several chunks per stage a forward pass and the backward pass behind it are one
+// turn (send_forward_backward_recv_forward_backward in megatron/core/pipeline_parallel/p2p_communication.py): a stage
+// that waited between them for what its neighbour sends after its own pair would wait for ever.
+void MegatronPlanner::write_blocking(sim::Program& program, const Stage& stage, std::vector<PipelineAction> actions) {
+  // With as many micro-batches as stages, releases that transfer so make all forward passes first.
+  const bool forward_first = chunks_ > 1 && micro_batches_ == options_.pipeline;
+  const auto is_forward = [](const PipelineAction& action) { return action.kind == PipelineAction::Kind::forward; };
+  if (forward_first) std::ranges::stable_partition(actions, is_forward);
+  const auto takes_turn_with_next = [&](std::size_t i) {
+    return chunks_ > 1 && !forward_first && i + 1 < actions.size() && is_forward(actions[i]) &&
+           !is_forward(actions[i + 1]);
+  };
+  std::span<const PipelineAction> done;
+  for (std::size_t i = 0; i < actions.size();) {
+    const std::span turn(&actions[i], takes_turn_with_next(i) ? 2 : 1);
+    write_transfers(program, done, turn, stage);
+    for (const PipelineAction& action : turn) write_action(program, stage, action);
+    done = turn;
+    i += turn.size();
   }
-  write_transfers(program, done, std::nullopt, stage);
+  write_transfers(program, done, {}, stage);
 }
 
 // What the last stage hands on to the first, or the first back to the last, comes long before its turn.

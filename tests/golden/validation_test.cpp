@@ -102,8 +102,8 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
   // MCI: times of tiny models that a checking mode of the software holds up, kept for their memory; BERTPT: half of its
   // rows were measured on sequences shorter than stated.
   const std::map<std::string, Bound> bounds{
-      {"BLOOMT", {55, 0.12}},   {"KORT", {10, 0.055}},    {"MLMR", {1, 0.02}},    {"MPT", {102, 0.055}},
-      {"SC21T1", {10, 0.043}},  {"TTAN", {13, 0.125}},    {"VTRM", {48, 0.10}},   {"VTRS", {750, 0.082}},
+      {"BLOOMT", {55, 0.145}},  {"KORT", {10, 0.038}},    {"MLMR", {1, 0.04}},    {"MPT", {102, 0.055}},
+      {"SC21T1", {10, 0.037}},  {"TTAN", {13, 0.125}},    {"VTRM", {48, 0.078}},  {"VTRS", {750, 0.079}},
       {"ZB", {31, 0.051}},      {"DSAZ", {28, 0.135}},    {"RN50", {1, 0.08}},    {"BERTPT", {10, 0.42}},
       {"MCI", {52, 0.65}},      {"MH100W", {9, 0.105}},   {"MH100S", {3, 0.085}}, {"MEGAW", {2, 0.19}},
       {"NBR", {43, 0.195}},     {"NEMOCP", {4, 0.22}},    {"MISC", {1, 0.21}},    {"NC-A100", {86, 0.068}},
@@ -127,7 +127,7 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
 
   // Of series with rows that do not state all that matters, those that do.
   const std::map<std::string, Bound> strict_bounds{
-      {"BLOOMT", {53, 0.12}}, {"MPT", {100, 0.05}}, {"TTAN", {7, 0.05}}, {"VTRM", {44, 0.08}}, {"ZB", {22, 0.038}}};
+      {"BLOOMT", {53, 0.142}}, {"MPT", {100, 0.05}}, {"TTAN", {7, 0.05}}, {"VTRM", {44, 0.057}}, {"ZB", {22, 0.038}}};
   for (const auto& [series, bound] : strict_bounds) {
     const ErrorSummary errors = times_of(
         [name = series](const ValidationRow& row) { return row.quality == "strict" && series_of(row.id) == name; });

@@ -267,6 +267,25 @@ TEST(MegatronPipeline, OverlapsTransfersOfOneChunkOnRequest) {
   EXPECT_EQ(simulated({"strategy.overlap_p2p_comm=false"}).result.step_time_s, waiting);
 }
 
+// A stage hands on what a forward and a backward pass made after both: without that, neighbours wait for each other.
+TEST(MegatronPipeline, InterleavedStagesMayWaitForTheirTransfers) {
+  const std::string interleaved = "strategy.virtual_pipeline=2";
+  const double overlapped = simulated({interleaved}).result.step_time_s;
+  EXPECT_GT(simulated({interleaved, "strategy.overlap_p2p_comm=false"}).result.step_time_s, overlapped);
+  EXPECT_EQ(simulated({interleaved, "strategy.overlap_p2p_comm=true"}).result.step_time_s, overlapped);
+  for (const char* batch : {"training.global_batch=4", "training.global_batch=8", "training.global_batch=12"})
+    for (const char* chunks : {"strategy.virtual_pipeline=2", "strategy.virtual_pipeline=3"})
+      EXPECT_GT(simulated({chunks, batch, "strategy.overlap_p2p_comm=false"}).result.step_time_s, 0) << batch << chunks;
+  const auto refuses = [](const std::vector<std::string>& settings, const std::string& reason) {
+    const std::string message = problem(settings);
+    EXPECT_NE(message.find(reason), std::string::npos) << message;
+  };
+  refuses({"strategy.schedule=zb-v", "strategy.overlap_p2p_comm=false"},
+          "schedule 'zb-v' is made of passes beside which stages send");
+  refuses({interleaved, "strategy.microbatch_group_size_per_vp_stage=8", "strategy.overlap_p2p_comm=false"},
+          "groups of more micro-batches than stages are sent while stages go on");
+}
+
 TEST(MegatronPipeline, SaysWhatASchedulesNeedsAndWhatIsNearest) {
   const auto says = [](const std::vector<std::string>& settings, const std::string& text) {
     const std::string message = problem(settings);

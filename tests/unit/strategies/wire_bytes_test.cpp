@@ -309,6 +309,27 @@ TEST_F(MegatronLm, SequenceParallelStagesSendTheirPartOfTheSequence) {
   EXPECT_EQ(wire(simulated(with_sequence_parallelism), Purpose::pipeline, CollectiveKind::send), whole / 2);
 }
 
+// Releases until early 2023, which unfused attention stands for (arXiv 2104.04473, section 4.1).
+TEST_F(MegatronLm, OlderReleasesSendEachRanksPartOfTheActivationsAndGatherThem) {
+  const std::vector<std::string> settings{"strategy.tensor=2", "strategy.pipeline=4", "training.attention=unfused"};
+  std::vector<std::string> without = settings;
+  without.emplace_back("strategy.scatter_gather_tensors_in_pipeline=false");
+  for (const char* schedule : {"strategy.schedule=1f1b", "strategy.schedule=interleaved"}) {
+    const auto with_schedule = [&](std::vector<std::string> all) {
+      all.emplace_back(schedule);
+      return simulated(all);
+    };
+    const Result whole = with_schedule(without);
+    const Result parts = with_schedule(settings);
+    const CommunicationSummary sent = row(whole, Purpose::pipeline, CollectiveKind::send);
+    EXPECT_EQ(wire(parts, Purpose::pipeline, CollectiveKind::send), sent.wire_bytes / 2) << schedule;
+    const CommunicationSummary gathered = row(parts, Purpose::pipeline, CollectiveKind::all_gather);
+    EXPECT_EQ(gathered.count, sent.count) << schedule;
+    EXPECT_EQ(gathered.wire_bytes, sent.wire_bytes / 2) << schedule;
+    EXPECT_EQ(wire(whole, Purpose::pipeline, CollectiveKind::all_gather), 0) << schedule;
+  }
+}
+
 TEST_F(MegatronLm, TiedEmbeddingsAreReducedBetweenTheFirstAndTheLastStage) {
   const Result result =
       simulated({"model=gpt2-xl", "training.sequence=512", "cluster.devices=4", "strategy.pipeline=4"});
