@@ -238,7 +238,11 @@ std::vector<sim::Kernel> again(std::vector<sim::Kernel> kernels) {
 }
 
 void write_forward(BlockWriter& block, const Layer& layer, const LayerCommunication& with) {
-  for (std::size_t i = 0; i < layer.operators.size();) {
+  write_forward(block, layer, all_operators(layer), with);
+}
+
+void write_forward(BlockWriter& block, const Layer& layer, OperatorRange range, const LayerCommunication& with) {
+  for (std::size_t i = range.first; i < range.end;) {
     const Operator& op = layer.operators[i];
     const std::vector<sim::Kernel> kernels = kernels_of_gather(layer, i, with, i);
     write_operator(block, op, kernels, with);
@@ -247,10 +251,16 @@ void write_forward(BlockWriter& block, const Layer& layer, const LayerCommunicat
 
 void write_recompute(BlockWriter& block, const Layer& layer, const workloads::Recompute& recompute,
                      bool every_second_product, const LayerCommunication& with) {
+  write_recompute(block, layer, all_operators(layer), recompute, every_second_product, with);
+}
+
+void write_recompute(BlockWriter& block, const Layer& layer, OperatorRange range,
+                     const workloads::Recompute& recompute, bool every_second_product, const LayerCommunication& with) {
   // torchtitan's selective policy keeps what reductions made, but not what gathers did (torchtitan/models/llama3/infra/
   // parallelize.py, _save_list).
   const bool keeps_reductions = every_second_product && recompute.kind == workloads::Recompute::Kind::selective;
-  for (const Operator& op : layer.operators) {
+  for (std::size_t i = range.first; i < range.end; ++i) {
+    const Operator& op = layer.operators[i];
     if (layer.runs_again(op, recompute, every_second_product)) {
       if (keeps_reductions && with.tensor && op.role == Role::row_linear)
         block.compute(again(op.forward));
@@ -264,8 +274,13 @@ void write_recompute(BlockWriter& block, const Layer& layer, const workloads::Re
 
 void write_backward(BlockWriter& block, const Layer& layer, const LayerCommunication& with,
                     const AfterOperator& after) {
+  write_backward(block, layer, all_operators(layer), with, after);
+}
+
+void write_backward(BlockWriter& block, const Layer& layer, OperatorRange range, const LayerCommunication& with,
+                    const AfterOperator& after) {
   const auto& tensor = with.tensor;
-  for (std::size_t i = layer.operators.size(); i-- > 0;) {
+  for (std::size_t i = range.end; i-- > range.first;) {
     const Operator& op = layer.operators[i];
     if (with.exchange && op.role == Role::exchange) block.wait_for(sim::set_of(with.exchange->stream));
     if (tensor && tensor->sequence_parallel && op.role == Role::row_linear) {

@@ -82,14 +82,25 @@ struct LayerCommunication {
   bool host_reads_loads = false;
 };
 
+// Some of a layer's operators, for frameworks that put something between them.
+struct OperatorRange {
+  std::size_t first = 0;
+  std::size_t end = 0;
+};
+constexpr OperatorRange all_operators(const workloads::Layer& layer) { return {0, layer.operators.size()}; }
+
 // Forward: column-parallel linears read the whole sequence, row-parallel ones leave partial sums; both exposed.
 void write_forward(BlockWriter& block, const workloads::Layer& layer, const LayerCommunication& with = {});
+void write_forward(BlockWriter& block, const workloads::Layer& layer, OperatorRange range,
+                   const LayerCommunication& with);
 
 // Backward in reverse: the gradient's collective of a column-parallel linear overlaps its weight gradient, the second
 // gather of its input overlaps its input gradient. `after` is called behind each operator with its index.
 using AfterOperator = std::function<void(BlockWriter&, std::size_t)>;
 void write_backward(BlockWriter& block, const workloads::Layer& layer, const LayerCommunication& with,
                     const AfterOperator& after = {});
+void write_backward(BlockWriter& block, const workloads::Layer& layer, OperatorRange range,
+                    const LayerCommunication& with, const AfterOperator& after = {});
 
 // Backward in two passes, for schedules that put others between them: nothing is left to hide collectives behind.
 // Weight gradients of column-parallel linears gather the input again under sequence parallelism; the gathered gradients
@@ -101,6 +112,8 @@ void write_weight_gradients(BlockWriter& block, const workloads::Layer& layer, c
 // What recomputation runs again before the backward pass of a layer.
 void write_recompute(BlockWriter& block, const workloads::Layer& layer, const workloads::Recompute& recompute,
                      bool every_second_product, const LayerCommunication& with);
+void write_recompute(BlockWriter& block, const workloads::Layer& layer, OperatorRange range,
+                     const workloads::Recompute& recompute, bool every_second_product, const LayerCommunication& with);
 
 // The head's loss needs three reductions over the tensor group: maximum, sum of exponentials, the target's logit.
 void write_loss_reductions(BlockWriter& block, const LayerCommunication& with);
