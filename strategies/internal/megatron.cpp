@@ -4,6 +4,7 @@
 #include <array>
 
 #include "strategies/checks.hpp"
+#include "strategies/internal/megatron_style.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -248,21 +249,12 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
     report("strategy.overlap_param_gather", "needs distributed_optimizer: true and overlap_grad_reduce: true");
 
   const std::int64_t model_parallel = o.tensor * o.pipeline * o.context;
-  require_divides(problems, "strategy.tensor", o.tensor, job.model.heads, "the attention heads");
-  if (job.model.heads % o.tensor == 0)
-    require_divides(problems, "strategy.tensor", o.tensor, job.model.kv_heads, "the key-value heads");
-  if (!model.experts)
-    require_divides(problems, "strategy.tensor", o.tensor, job.model.ffn_hidden, "the feed-forward width");
+  check_tensor_parallel(problems, job, o.tensor);
   if (o.sequence_parallel && job.training.sequence % o.context == 0)
     require_divides(problems, "strategy.tensor", o.tensor, job.training.sequence / o.context,
                     o.context > 1 ? "the tokens of a rank" : "the sequence");
-  if (job.cluster.devices() % model_parallel != 0) {
-    report("strategy.tensor", "tensor x pipeline x context = " + std::to_string(model_parallel) +
-                                  " does not divide the " + std::to_string(job.cluster.devices()) +
-                                  " devices; the nearest product that does is " +
-                                  std::to_string(nearest_divisor(job.cluster.devices(), model_parallel)));
-    return problems;
-  }
+  check_model_parallel(problems, job, model_parallel);
+  if (job.cluster.devices() % model_parallel != 0) return problems;
   const std::int64_t data = o.data(job);
   check_ranks(problems, o, job);
   const std::int64_t micro_batch = job.training.micro_batch.value_or(1);

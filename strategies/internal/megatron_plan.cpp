@@ -66,17 +66,10 @@ workloads::Shard MegatronPlanner::shard() const {
 }
 
 void MegatronPlanner::expand_model() {
-  workloads::KernelStyle style = workloads::fused_style();
-  // Vocabulary-parallel cross entropy casts to 32 bits, subtracts the maximum, exponentiates and sums in kernels of its
-  // own; backward scales and casts (megatron/core/tensor_parallel/cross_entropy.py).
-  style.loss_forward_bytes = 2 + 4 + 4 + (4 + 4) + (4 + 4) + 4;
-  style.loss_backward_bytes = (4 + 4) + (4 + 2);
-  if (fuses_accumulation()) style.weight_gradient_bytes = 2 * state_.gradient;
   // Since Hopper cuDNN's kernel is preferred, which takes sequences outermost, as Megatron has them (NVIDIA/
   // TransformerEngine get_attention_backend).
-  style.attention_output_copied = !hopper_or_later();
-  style.casts_saved = true;
-  style.triangular_softmax = true;  // megatron/fused_kernels/scaled_upper_triang_masked_softmax.h
+  const workloads::KernelStyle style =
+      megatron_style(!hopper_or_later(), fuses_accumulation() ? 2 * state_.gradient : 0);
   model_ = workloads::expand(architecture_, training_, shard(), style, costs_);
 }
 

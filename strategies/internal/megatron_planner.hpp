@@ -16,6 +16,7 @@
 #include "strategies/checks.hpp"
 #include "strategies/host_profile.hpp"
 #include "strategies/internal/megatron.hpp"
+#include "strategies/internal/megatron_style.hpp"
 #include "strategies/internal/pass_overlap.hpp"
 #include "strategies/layer_ops.hpp"
 #include "strategies/offload.hpp"
@@ -98,8 +99,7 @@ class MegatronPlanner {
   bool last(std::int64_t stage, std::int64_t chunk) const { return placement_.last(stage, chunk); }
   bool has_first(const Stage& stage) const;  // among its chunks
   bool has_last(const Stage& stage) const;
-  // Software with flash attention also has what came at about the same time (Megatron-LM 3.0 and later).
-  bool recent_software() const { return job_.training.attention != workloads::AttentionKernel::unfused; }
+  bool recent_software() const { return recent_megatron(job_.training); }
   // Of the accelerators that Megatron runs on, those with 8-bit products are Hopper and later.
   bool hopper_or_later() const { return job_.accelerator.supports(workloads::Precision::fp8); }
   // fp16 stands for Megatron's own modules; others are Transformer Engine's.
