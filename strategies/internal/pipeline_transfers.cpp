@@ -14,15 +14,21 @@ std::size_t direction_of(const PipelineAction& action) { return action.kind == P
 
 }  // namespace
 
-PipelineTransfers::PipelineTransfers(PlanBuilder& builder, std::int64_t stages, std::int64_t chunks, sim::Bytes message,
-                                     sim::Duration launch)
-    : builder_(builder), stages_(stages), chunks_(chunks), launch_(launch) {
+PipelineTransfers::PipelineTransfers(PlanBuilder& builder, std::int64_t stages, std::int64_t chunks,
+                                     const PipelineMessages& messages, sim::Duration launch, TransferOrder order)
+    : builder_(builder), stages_(stages), chunks_(chunks), launch_(launch), order_(order) {
   if (stages == 1) return;
-  send_streams_ = {builder.stream("send forward"), builder.stream("send backward")};
-  receive_streams_ = {builder.stream("receive forward"), builder.stream("receive backward")};
+  if (order == TransferOrder::in_turns) {
+    send_streams_.fill(builder.stream("send"));
+    receive_streams_.fill(builder.stream("receive"));
+  } else {
+    send_streams_ = {builder.stream("send forward"), builder.stream("send backward")};
+    receive_streams_ = {builder.stream("receive forward"), builder.stream("receive backward")};
+  }
   to_ = {builder.slot("next stage"), builder.slot("gradient to previous stage")};
   from_ = {builder.slot("previous stage"), builder.slot("gradient from next stage")};
   for (std::size_t i = 0; i < 2; ++i) {
+    const sim::Bytes message = i == 0 ? messages.activations : messages.gradients;
     sends_.at(i) = builder.call(to_.at(i), CollectiveKind::send, message, Purpose::pipeline);
     receives_.at(i) = builder.call(from_.at(i), CollectiveKind::receive, message, Purpose::pipeline);
   }
@@ -92,6 +98,35 @@ void PipelineTransfers::write_exchanged(sim::Program& program, std::int64_t stag
   }
 }
 
+// A stage receives the gradient for its next pass before it sends what it made where both are one step: stage s works
+// forward on micro-batch i in step 2i + s, backward in step 2 (i + stages) - s - 1. In a warm-up that ends before the
+// first gradient can be there it sends at once.
+void PipelineTransfers::write_in_turns(sim::Program& program, std::int64_t stage,
+                                       const std::vector<PipelineAction>& actions,
+                                       const std::function<void(const PipelineAction&)>& pass) {
+  for (std::size_t i = 0; i <= actions.size(); ++i) {
+    const PipelineAction* done = i > 0 ? &actions[i - 1] : nullptr;
+    const PipelineAction* next = i < actions.size() ? &actions[i] : nullptr;
+    const auto call = [&](sim::BlockId block, const PipelineAction& action) {
+      program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(action.micro_batch)});
+    };
+    const auto send = [&] {
+      if (done != nullptr && sends(stage, *done)) call(exchange(static_cast<int>(direction_of(*done)), none), *done);
+    };
+    const auto receive = [&] {
+      if (next != nullptr && receives(stage, *next))
+        call(exchange(none, static_cast<int>(direction_of(*next))), *next);
+    };
+    const bool gradient_first = done != nullptr && next != nullptr && done->kind == PipelineAction::Kind::forward &&
+                                next->kind == PipelineAction::Kind::backward &&
+                                done->micro_batch - next->micro_batch == stages_ - stage - 1;
+    if (gradient_first) receive();
+    send();
+    if (!gradient_first) receive();
+    if (next != nullptr) pass(*next);
+  }
+}
+
 void PipelineTransfers::write_overlapped(sim::Program& program, std::int64_t stage,
                                          const std::vector<PipelineAction>& actions,
                                          const std::function<void(const PipelineAction&)>& pass) {
@@ -120,6 +155,8 @@ void PipelineTransfers::write(sim::Program& program, std::int64_t stage, const s
     for (const PipelineAction& action : actions) pass(action);
   else if (chunks_ > 1)
     write_overlapped(program, stage, actions, pass);
+  else if (order_ == TransferOrder::in_turns)
+    write_in_turns(program, stage, actions, pass);
   else
     write_exchanged(program, stage, actions, pass);
 }

@@ -14,15 +14,28 @@
 
 namespace trainyard::strategies {
 
-// One message, as large forward as backward, to the next stage and back; after the last stage's chunk follows the first
-// stage's next one. With one chunk per stage, what a pass made and what the next one needs are exchanged between the
-// two, and compute waits for both (pytorch/pytorch torch/distributed/pipelining/schedules.py, Schedule1F1B); with
-// several, receives are posted one pass ahead and nothing waits for a send.
+// What goes to the next stage, and what comes back from it.
+struct PipelineMessages {
+  sim::Bytes activations{};
+  sim::Bytes gradients{};
+};
+
+// How stages of one chunk hand on what a pass made and get what the next one needs, between the two.
+enum class TransferOrder : std::uint8_t {
+  at_once,  // compute waits for both (pytorch/pytorch torch/distributed/pipelining/schedules.py, Schedule1F1B)
+  // One after the other, each waited for before the next is issued: stages work in steps, even and odd ones forward in
+  // turns, and in each step a stage has to do with one neighbour, with which it exchanges the gradient first
+  // (deepspeedai/DeepSpeed deepspeed/runtime/pipe/schedule.py, TrainSchedule; p2p.py).
+  in_turns
+};
+
+// Messages to the next stage and back; after the last stage's chunk follows the first stage's next one. With several
+// chunks per stage receives are posted one pass ahead and nothing waits for a send.
 class PipelineTransfers {
  public:
   // A pipeline of one stage transfers nothing.
-  PipelineTransfers(PlanBuilder& builder, std::int64_t stages, std::int64_t chunks, sim::Bytes message,
-                    sim::Duration launch);
+  PipelineTransfers(PlanBuilder& builder, std::int64_t stages, std::int64_t chunks, const PipelineMessages& messages,
+                    sim::Duration launch, TransferOrder order = TransferOrder::at_once);
 
   // The passes of one stage in their order, each written by `pass`, with the transfers around them.
   void write(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
@@ -44,6 +57,8 @@ class PipelineTransfers {
   sim::BlockId exchange(int sent, int received);
   void write_exchanged(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
                        const std::function<void(const PipelineAction&)>& pass);
+  void write_in_turns(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
+                      const std::function<void(const PipelineAction&)>& pass);
   void write_overlapped(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
                         const std::function<void(const PipelineAction&)>& pass);
 
@@ -51,6 +66,7 @@ class PipelineTransfers {
   std::int64_t stages_;
   std::int64_t chunks_;
   sim::Duration launch_;
+  TransferOrder order_;
   // Activations, then gradients.
   std::array<sim::StreamId, 2> send_streams_{}, receive_streams_{};
   std::array<sim::SlotId, 2> to_{}, from_{};

@@ -141,8 +141,9 @@ void FsdpPlanner::make_communication() {
         {.ranks = options_.expert, .tensor_ranks = options_.expert_tensor, .top_k = job_.model.experts->top_k},
         expert_places(job_.cluster, expert_grid(), 1));
   const std::int64_t ranks = sequence_parallel() ? options_.tensor : 1;
-  transfers_.emplace(builder_, options_.pipeline, options_.chunks(), Bytes{model_.embedding.boundary.count / ranks},
-                     host_.forward);
+  const Bytes message{model_.embedding.boundary.count / ranks};
+  transfers_.emplace(builder_, options_.pipeline, options_.chunks(),
+                     PipelineMessages{.activations = message, .gradients = message}, host_.forward);
   if (options_.pipeline > 1) {
     pipeline_ = builder_.stream("pipeline");
     pipeline_slot_ = builder_.slot("pipeline");
