@@ -254,8 +254,8 @@ void write_recompute(BlockWriter& block, const Layer& layer, const workloads::Re
   write_recompute(block, layer, all_operators(layer), recompute, every_second_product, with);
 }
 
-void write_recompute(BlockWriter& block, const Layer& layer, OperatorRange range,
-                     const workloads::Recompute& recompute, bool every_second_product, const LayerCommunication& with) {
+void write_recompute(BlockWriter& block, const Layer& layer, OperatorRange range, const workloads::Recompute& recompute,
+                     bool every_second_product, const LayerCommunication& with) {
   // torchtitan's selective policy keeps what reductions made, but not what gathers did (torchtitan/models/llama3/infra/
   // parallelize.py, _save_list).
   const bool keeps_reductions = every_second_product && recompute.kind == workloads::Recompute::Kind::selective;

@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "strategies/checks.hpp"
+#include "strategies/internal/deepspeed_partition.hpp"
 #include "strategies/internal/deepspeed_planner.hpp"
+#include "strategies/internal/megatron_style.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -15,12 +17,17 @@ class Checker {
   Checker(const DeepspeedOptions& options, const Job& job) : options_(options), job_(job) {}
 
   std::vector<Problem> run() {
-    check_degrees();
-    check_experts();
+    check_model();
+    check_tensor();
+    check_pipeline();
+    check_context();
     check_offload();
-    check_quantisation();
     append(check_layer_groups(job_, "deepspeed"));
-    append(check_batch(job_, job_.cluster.devices(), job_.training.micro_batch.value_or(1)));
+    check_model_parallel(problems_, job_, options_.model_parallel());
+    if (job_.cluster.devices() % options_.model_parallel() != 0) return std::move(problems_);
+    check_experts();
+    check_quantisation();
+    append(check_batch(job_, options_.data(job_), job_.training.micro_batch.value_or(1)));
     return std::move(problems_);
   }
 
@@ -37,17 +44,64 @@ class Checker {
                       std::to_string(options_.zero_stage));
   }
 
-  void check_degrees() {
-    const auto only_one = [&](const std::string& key, std::int64_t value) {
-      if (value != 1) report(key, "deepspeed with " + key + " parallelism is not supported yet; use 1");
-    };
-    only_one("tensor", options_.tensor);
-    only_one("pipeline", options_.pipeline);
-    only_one("context", options_.context);
-    if (job_.model.structure == workloads::Model::Structure::recommendation)
+  std::int64_t shards() const { return options_.data(job_) * options_.context; }
+
+  void check_model() {
+    using Structure = workloads::Model::Structure;
+    const workloads::Model& model = job_.model;
+    if (model.structure == Structure::recommendation)
       problems_.push_back({.key = "model",
                            .message = "tables of a recommender are divided whole, not sharded by deepspeed; use "
                                       "framework 'pytorch-ddp'"});
+    const auto needs_tokens = [&](const std::string& key, std::int64_t value) {
+      if (value > 1 && !model.has_tokens()) report(key, "divides models of tokens; " + model.name + " is none: use 1");
+    };
+    needs_tokens("tensor", options_.tensor);
+    needs_tokens("pipeline", options_.pipeline);
+    needs_tokens("context", options_.context);
+    if (model.structure != Structure::encoder_decoder) return;
+    if (options_.pipeline > 1) report("pipeline", "a pipeline of encoder and decoder is not supported yet; use 1");
+    if (options_.context > 1) report("context", "encoder and decoder cannot share their sequences over ranks; use 1");
+  }
+
+  void check_tensor() {
+    if (options_.tensor == 1 || !job_.model.has_tokens()) return;
+    check_tensor_parallel(problems_, job_, options_.tensor);
+    if (job_.model.experts)
+      report("tensor", "tensor parallelism beside experts is not supported yet; use 1, or framework 'megatron-lm'");
+    if (!options_.sequence_parallel) return;
+    require_divides(problems_, "strategy.tensor", options_.tensor, job_.training.sequence, "the sequence");
+    const auto whole = [&](const std::string& key, bool in_pieces) {
+      if (in_pieces && options_.pipeline > 1)
+        report(key, "with sequence_parallel every rank has another part of what stages send; use false");
+    };
+    whole("pipe_partitioned", options_.pipe_partitioned.value_or(false));
+    whole("grad_partitioned", options_.grad_partitioned.value_or(false));
+  }
+
+  // PipelineEngine.__init__ asserts that gradients and parameters are not partitioned.
+  void check_pipeline() {
+    if (options_.pipeline == 1) return;
+    if (options_.zero_stage > 1)
+      report("zero_stage", "ZeRO-2 and ZeRO-3 are incompatible with pipeline parallelism; use 1");
+    const std::vector<PipelineItem> items = pipeline_items(job_.model.total_layers(), job_.model.tied_embeddings);
+    if (const std::optional<std::string> problem = problem_of_method(options_.partition_method, items))
+      report("partition_method", *problem);
+    if (const auto most = static_cast<std::int64_t>(items.size()); options_.pipeline > most)
+      report("pipeline", std::to_string(options_.pipeline) + " stages are more than embedding, layers and head; use " +
+                             std::to_string(most) + " or fewer");
+  }
+
+  // Ulysses divides heads for the time of the attention (deepspeed/sequence/layer.py); Megatron-DeepSpeed has it beside
+  // data parallelism only (megatron/core/parallel_state.py).
+  void check_context() {
+    if (options_.context == 1) return;
+    if (options_.of_megatron())
+      report("context", "DeepSpeed's sequence parallelism does not work with tensor or pipeline parallelism; use 1");
+    require_divides(problems_, "strategy.context", options_.context, job_.training.sequence, "the sequence");
+    require_divides(problems_, "strategy.context", options_.context, job_.model.heads, "the attention heads");
+    if (job_.model.heads % options_.context == 0)
+      require_divides(problems_, "strategy.context", options_.context, job_.model.kv_heads, "the key-value heads");
   }
 
   // Experts are divided in stages 0 to 2 only (deepspeed/runtime/zero/stage3.py asserts it).
@@ -58,7 +112,8 @@ class Checker {
     if (options_.zero_stage == 3)
       report("expert", "experts are not divided beside zero_stage 3; use 1, or zero_stage 2");
     require_divides(problems_, "strategy.expert", expert, job_.model.experts->count, "the experts");
-    require_divides(problems_, "strategy.expert", expert, job_.cluster.devices(), "the devices");
+    require_divides(problems_, "strategy.expert", expert, shards(),
+                    options_.of_megatron() ? "the data-parallel ranks" : "the devices");
   }
 
   void check_offload() {
@@ -87,6 +142,14 @@ class Checker {
     from_stage(options_.zero_quantized_weights, 3, "zero_quantized_weights", "gathering 8-bit weights");
     from_stage(options_.zero_quantized_gradients, 3, "zero_quantized_gradients", "reducing 4-bit gradients");
     from_stage(options_.zero_hpz_partition_size > 1, 3, "zero_hpz_partition_size", "a second partition");
+    // Their groups are neighbours, and ranks of a node, whatever parameters those have (deepspeed/utils/groups.py).
+    const auto same_parameters = [&](const std::string& key, bool used) {
+      if (used && options_.tensor > 1)
+        report(key,
+               "is among neighbouring ranks, which have different parameters with tensor parallelism; use tensor 1");
+    };
+    same_parameters("zero_hpz_partition_size", options_.zero_hpz_partition_size > 1);
+    same_parameters("zero_quantized_gradients", options_.zero_quantized_gradients);
     const std::int64_t devices = job_.cluster.devices();
     require_divides(problems_, "strategy.zero_hpz_partition_size", options_.zero_hpz_partition_size, devices,
                     "the devices");
@@ -118,13 +181,37 @@ sim::Bytes host_bytes(const DeepspeedOptions& options, const Job& job) {
 std::vector<sim::Key> Deepspeed::keys() {
   DeepspeedOptions& o = options_;
   return {
-      {"tensor", &o.tensor, "tensor parallelism beside ZeRO", false, 1, most_ranks},
-      {"pipeline", &o.pipeline, "pipeline parallelism beside ZeRO", false, 1, most_ranks},
-      {"context", &o.context, "context parallelism beside ZeRO", false, 1, most_ranks},
+      {"tensor", &o.tensor,
+       "ranks that share every layer, as Megatron-DeepSpeed's layers do (tensor-model-parallel-size)", false, 1,
+       most_ranks},
+      {"pipeline", &o.pipeline,
+       "stages of the pipeline engine; with zero_stage 0 or 1. Micro-batches are gradient_accumulation_steps", false, 1,
+       most_ranks},
+      {"context", &o.context,
+       "ranks that share a sequence (DeepSpeed-Ulysses, ds-sequence-parallel-size): ZeRO divides over data x context "
+       "ranks",
+       false, 1, most_ranks},
       {"expert", &o.expert, "ranks that share the experts (ep_size); stages 0 to 2", false, 1, most_ranks},
+      {"partition_method", &o.partition_method,
+       "pipeline: what stages have equally much of: parameters, uniform (embedding, layers and head each count as one) "
+       "or type:REGEX, which counts those whose class it is found in: EmbeddingPipe, ParallelTransformerLayerPipe, "
+       "LMHeadPipe (EmbeddingPipe where embeddings are tied)"},
+      {"pipe_partitioned", &o.pipe_partitioned,
+       "pipeline: every tensor-parallel rank sends a part of the activations, which the next stage gathers; absent: "
+       "unless sequence_parallel"},
+      {"grad_partitioned", &o.grad_partitioned, "pipeline: the same of their gradients"},
+      {"sequence_parallel", &o.sequence_parallel,
+       "divide norms, dropout and residuals over the tensor group (sequence-parallel of Megatron-DeepSpeed)"},
+      {"async_tensor_model_parallel_allreduce", &o.async_tensor_model_parallel_allreduce,
+       "overlap the all-reduce of input gradients with weight gradients; absent: true, but false with unfused "
+       "attention, which stands for releases before both (with sequence_parallel always)"},
       {"zero_stage", &o.zero_stage,
-       "what ranks divide: 0 nothing, 1 optimizer state, 2 also gradients, 3 also parameters", false, 0, 3},
-      {"overlap_comm", &o.overlap_comm, "reduce (and gather) beside compute; absent: in stage 3"},
+       "what ranks divide: 0 nothing (in bf16 optimizer state, by BF16_Optimizer), 1 optimizer state, 2 also "
+       "gradients, "
+       "3 also parameters",
+       false, 0, 3},
+      {"overlap_comm", &o.overlap_comm,
+       "reduce (and gather) beside compute; absent: in stage 3; never with a pipeline"},
       {"reduce_bucket_size", &o.reduce_bucket_size, "elements of gradients reduced at once", false, 1, most_elements},
       {"allgather_bucket_size", &o.allgather_bucket_size,
        "elements gathered at once by releases without all_gather_into_tensor; without effect here", false, 1,
@@ -189,6 +276,19 @@ std::vector<std::string> Deepspeed::warnings(const Job& job) const {
                  "all parameters are gathered at once where torch has all_gather_into_tensor");
   without_effect(o.zero_stage == 0 && o.overlap_comm.value_or(false), "overlap_comm",
                  "stage 0 reduces behind the backward pass");
+  without_effect(o.pipeline > 1 && o.zero_stage > 0 && o.overlap_comm.value_or(false), "overlap_comm",
+                 "the pipeline engine reduces behind all passes");
+  without_effect(o.pipeline == 1 && o.partition_method != usual.partition_method, "partition_method",
+                 "there is one stage");
+  const bool sends_pieces = o.pipeline > 1 && o.tensor > 1;
+  without_effect(!sends_pieces && (o.pipe_partitioned || o.grad_partitioned),
+                 o.pipe_partitioned ? "pipe_partitioned" : "grad_partitioned",
+                 "it is for tensor-parallel ranks of a pipeline");
+  without_effect(o.tensor == 1 && (o.sequence_parallel || o.async_tensor_model_parallel_allreduce),
+                 o.sequence_parallel ? "sequence_parallel" : "async_tensor_model_parallel_allreduce",
+                 "there is no tensor parallelism");
+  if (o.tensor > job.cluster.node().devices)
+    warnings.emplace_back("strategy.tensor spans several nodes: its collectives cross the network");
   const bool replicated = o.zero_stage == 1 || o.zero_stage == 2;
   without_effect(!replicated && (!o.use_multi_rank_bucket_allreduce || o.zero12_wire_op.value != "auto"),
                  o.use_multi_rank_bucket_allreduce ? "zero12_wire_op" : "use_multi_rank_bucket_allreduce",

@@ -1,6 +1,9 @@
-// DeepSpeed: ZeRO stages 0 to 3 with offload, and ZeRO++. Sources: deepspeedai/DeepSpeed deepspeed/runtime/zero/
-// {config,offload_config,stage_1_and_2,stage3,partitioned_param_coordinator,partition_parameters}.py and
-// deepspeed/runtime/{engine,utils}.py.
+// DeepSpeed: ZeRO stages 0 to 3 with offload, and ZeRO++; beside them its pipeline engine, the tensor parallelism of
+// Megatron-DeepSpeed's layers, and sequences that ranks share (Ulysses). Sources: deepspeedai/DeepSpeed
+// deepspeed/runtime/zero/{config,offload_config,stage_1_and_2,stage3,partitioned_param_coordinator,
+// partition_parameters}.py, deepspeed/runtime/{engine,utils,bf16_optimizer}.py, deepspeed/runtime/pipe/{engine,module,
+// schedule,p2p,topology}.py, deepspeed/sequence/layer.py; microsoft/Megatron-DeepSpeed
+// megatron/core/parallel_state.py.
 #pragma once
 
 #include <optional>
@@ -17,6 +20,12 @@ struct DeepspeedOptions {
   std::int64_t pipeline = 1;
   std::int64_t context = 1;
   std::int64_t expert = 1;
+
+  std::string partition_method = "parameters";
+  std::optional<bool> pipe_partitioned;  // absent: unless sequence_parallel
+  std::optional<bool> grad_partitioned;
+  bool sequence_parallel = false;
+  std::optional<bool> async_tensor_model_parallel_allreduce;
 
   std::int64_t zero_stage = 0;
   std::optional<bool> overlap_comm;  // absent: in stage 3
@@ -51,7 +60,17 @@ struct DeepspeedOptions {
   std::int64_t offload_param_buffer_size = 100'000'000;
   std::int64_t offload_param_max_in_cpu = 1'000'000'000;
 
-  bool overlaps() const { return zero_stage > 0 && overlap_comm.value_or(zero_stage == 3); }
+  // Without effect under the pipeline engine, which turns it off (deepspeed/runtime/engine.py,
+  // _configure_zero_optimizer).
+  bool overlaps() const { return zero_stage > 0 && pipeline == 1 && overlap_comm.value_or(zero_stage == 3); }
+  std::int64_t model_parallel() const { return tensor * pipeline * context; }
+  std::int64_t data(const Job& job) const { return job.cluster.devices() / model_parallel(); }
+  // Models that are divided by layers or inside them are Megatron-DeepSpeed's.
+  bool of_megatron() const { return tensor > 1 || pipeline > 1; }
+  bool divides_sequence() const { return sequence_parallel && tensor > 1; }
+  // Of what stages send each other, every tensor-parallel rank sends a part, which the receivers gather.
+  bool sends_pieces_of_activations() const { return tensor > 1 && pipe_partitioned.value_or(!sequence_parallel); }
+  bool sends_pieces_of_gradients() const { return tensor > 1 && grad_partitioned.value_or(!sequence_parallel); }
   bool offloads_optimizer() const { return offload_optimizer_device.value != "none"; }
   bool offloads_parameters() const { return offload_param_device.value != "none"; }
   bool uses_drives() const { return offload_optimizer_device.value == "nvme" || offload_param_device.value == "nvme"; }

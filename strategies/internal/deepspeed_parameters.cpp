@@ -31,21 +31,37 @@ std::vector<ParameterTensor> adapters_of(const Operator& op, const workloads::Bl
   return {{.elements = op.trained, .bytes = sim::Bytes{op.trained * element}, .matrix = true}};
 }
 
-// The next tensors that together are as large as the operator; nothing where the list has others next.
-std::vector<Tensor> take(std::vector<Tensor>& tensors, std::int64_t elements) {
+// What one of `ranks` that share a layer has of a tensor of the operator, which has `elements` on each: of a
+// column-parallel linear a part of matrix and bias, of a row-parallel one a part of the matrix, of the vocabulary some
+// rows; tables of positions are whole.
+Tensor share_of(const Tensor& tensor, const Operator& op, std::int64_t elements, std::int64_t ranks) {
+  const bool matrix = tensor.rows > 1 && tensor.columns > 1;
+  const bool divided = op.role == workloads::Role::column_linear ||
+                       (op.role == workloads::Role::row_linear && matrix) || (tensor.table && tensor.size() > elements);
+  Tensor share = tensor;
+  if (divided) (share.rows % ranks == 0 ? share.rows : share.columns) /= ranks;
+  return share;
+}
+
+// The next tensors that together are as large as `elements` of the operator on this rank; nothing where the list has
+// others next.
+std::vector<Tensor> take(std::vector<Tensor>& tensors, const Operator& op, std::int64_t elements, std::int64_t ranks) {
   std::int64_t sum = 0;
-  std::size_t count = 0;
-  while (count < tensors.size() && sum < elements) sum += tensors[count++].size();
+  std::vector<Tensor> taken;
+  while (taken.size() < tensors.size() && sum < elements) {
+    taken.push_back(share_of(tensors[taken.size()], op, elements, ranks));
+    sum += taken.back().size();
+  }
   if (sum != elements) return {};
-  std::vector<Tensor> taken(tensors.begin(), tensors.begin() + static_cast<std::ptrdiff_t>(count));
-  tensors.erase(tensors.begin(), tensors.begin() + static_cast<std::ptrdiff_t>(count));
+  tensors.erase(tensors.begin(), tensors.begin() + std::ssize(taken));
   return taken;
 }
 
 }  // namespace
 
 std::vector<std::vector<ParameterTensor>> owned_tensors(const workloads::Layer& layer, const workloads::Block& block,
-                                                        const workloads::Training& training, bool separate) {
+                                                        const workloads::Training& training, bool separate,
+                                                        std::int64_t ranks) {
   workloads::Block listed = block;
   std::erase_if(listed.operations, [](const workloads::Operation& operation) {
     return std::holds_alternative<workloads::ExpertsWork>(operation.work);
@@ -64,7 +80,7 @@ std::vector<std::vector<ParameterTensor>> owned_tensors(const workloads::Layer& 
           {.elements = elements, .bytes = bytes, .trained = trained, .matrix = matrix, .of_experts = op.of_experts});
     };
     if (own > 0) {
-      const std::vector<Tensor> taken = take(rest, own);
+      const std::vector<Tensor> taken = take(rest, op, own, ranks);
       for (const Tensor& tensor : taken) add(tensor.size(), tensor.rows > 1 && tensor.columns > 1);
       if (taken.empty()) add(own, true);
     }

@@ -18,8 +18,10 @@ struct ParameterTensor {
 };
 
 // Of each operator of `layer`, in the order in which a module registers them: what it trains or keeps frozen, then its
-// adapters. Experts are one tensor per product, since DeepSpeed takes them as one leaf (z3_leaf_module).
+// adapters. Experts are one tensor per product, since DeepSpeed takes them as one leaf (z3_leaf_module). `ranks` share
+// every layer (tensor parallelism).
 std::vector<std::vector<ParameterTensor>> owned_tensors(const workloads::Layer& layer, const workloads::Block& block,
-                                                        const workloads::Training& training, bool separate);
+                                                        const workloads::Training& training, bool separate,
+                                                        std::int64_t ranks);
 
 }  // namespace trainyard::strategies

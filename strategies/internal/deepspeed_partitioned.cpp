@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <limits>
 #include <map>
-#include <variant>
 
 #include "strategies/internal/deepspeed_planner.hpp"
 
@@ -20,14 +19,6 @@ namespace {
 // each forward and 0.8 ms backward beyond kernels and transfers (deepspeedai/DeepSpeed pull request 1188). Of the two,
 // the ten of the DSAZ rows with 175B on 128 and 256 devices, which last 6 % longer still, ask for the larger.
 constexpr sim::Duration hooks = std::chrono::microseconds{800};
-
-// The linear that uses the embedding's matrix, if there is one.
-std::string tied_operation(const workloads::Block& head) {
-  for (const workloads::Operation& operation : head.operations)
-    if (const auto* linear = std::get_if<workloads::LinearWork>(&operation.work))
-      if (linear->tied) return operation.name;
-  return {};
-}
 
 // The operators of a part, cut before each that owns parameters.
 template <class Submodule, class Owns>
@@ -53,7 +44,6 @@ std::vector<std::uint32_t> DeepspeedPlanner::parameters_of(const Part& part, con
 
 // A forward and a backward pass, hook by hook.
 std::vector<DeepspeedPlanner::Visit> DeepspeedPlanner::trace_visits() {
-  tied_ = tied_operation(architecture_.head);
   std::vector<Visit> visits;
   const auto submodules = [&](const Part& part) {
     return cut<Submodule>(part.layer->operators.size(), [&](std::size_t i) {
@@ -251,14 +241,11 @@ void DeepspeedPlanner::write_partition_gradients(BlockWriter& block, const Visit
 
 void DeepspeedPlanner::write_backward_visit(BlockWriter& block, const Visit& visit, std::uint32_t issued,
                                             bool accumulates) {
-  const std::vector<workloads::Operator>& operators = visit.part->layer->operators;
-  const auto run = [&](std::size_t i) {
-    block.compute(operators[i].input_gradient).compute(operators[i].weight_gradient);
-  };
-  for (std::size_t i = visit.submodule.end; i-- > visit.submodule.first + 1;) run(i);
+  const std::size_t first = visit.submodule.first;
+  write_backward_of(block, *visit.part, {first + 1, visit.submodule.end});
   const FetchStep* step = visit.fetch ? &fetches_.steps[*visit.fetch] : nullptr;
   if (step != nullptr) write_fetches(block, *step, issued);
-  run(visit.submodule.first);
+  write_backward_of(block, *visit.part, {first, first + 1});
   write_partition_gradients(block, visit, accumulates);
   if (step != nullptr) write_release(block, *step);
 }
@@ -266,16 +253,10 @@ void DeepspeedPlanner::write_backward_visit(BlockWriter& block, const Visit& vis
 void DeepspeedPlanner::write_forward_visit(BlockWriter& block, const Visit& visit, std::uint32_t issued) {
   const FetchStep* step = visit.fetch ? &fetches_.steps[*visit.fetch] : nullptr;
   if (step != nullptr) write_fetches(block, *step, issued);
-  const workloads::Layer& layer = *visit.part->layer;
-  for (std::size_t i = visit.submodule.first; i < visit.submodule.end; ++i) {
-    const workloads::Operator& op = layer.operators[i];
-    if (with_.host_reads_loads && op.role == workloads::Role::dispatch)
-      block.host_wait(sim::set_of(sim::compute_stream));
-    if (visit.pass == Pass::forward)
-      block.compute(op.forward);
-    else if (layer.runs_again(op, recompute_of(*visit.part), false))
-      block.compute(again(op.forward));
-  }
+  if (visit.pass == Pass::forward)
+    write_forward_of(block, *visit.part, visit.submodule.range());
+  else
+    write_recompute(block, *visit.part->layer, visit.submodule.range(), recompute_of(*visit.part), false, with_);
   if (step != nullptr) write_release(block, *step);
 }
 
@@ -350,7 +331,7 @@ void DeepspeedPlanner::write_partitioned(sim::Program& program) {
     for (std::size_t v = 0; v < visits.size(); ++v) {
       const Visit& visit = visits[v];
       const std::int32_t layer = visit.part->index;
-      const ActivationOffload::Place place{model_, 0, model_.layers(), layer, static_cast<std::int32_t>(m)};
+      const ActivationOffload::Place place = place_of(*visit.part, static_cast<std::int32_t>(m));
       if (layer >= 0 && visit.starts && visit.pass != Pass::forward) offload_.before_backward(program, place);
       program.calls.push_back({.block = visit_block(visit, issued, m > 0),
                                .layer = layer,

@@ -1,7 +1,8 @@
 // One step of DeepSpeed in the making. Its members are defined by what they are about: deepspeed_plan.cpp sets up the
-// model and the ranks' groups, deepspeed_replicated.cpp writes passes whose parameters are on every rank (stages 0 to
-// 2), deepspeed_partitioned.cpp those that gather them (stage 3), deepspeed_reduction.cpp reduces gradients,
-// deepspeed_step.cpp updates parameters, on the device or on the host.
+// model and its stages, deepspeed_groups.cpp the ranks' groups, deepspeed_replicated.cpp writes passes whose parameters
+// are on every rank (stages 0 to 2), deepspeed_partitioned.cpp those that gather them (stage 3), deepspeed_pipeline.cpp
+// what pipeline stages hand on, deepspeed_reduction.cpp reduces gradients, deepspeed_step.cpp updates parameters, on
+// the device or on the host.
 #pragma once
 
 #include <array>
@@ -18,6 +19,7 @@
 #include "strategies/internal/deepspeed_coordinator.hpp"
 #include "strategies/internal/deepspeed_parameters.hpp"
 #include "strategies/internal/host_state.hpp"
+#include "strategies/internal/pipeline_transfers.hpp"
 #include "strategies/layer_ops.hpp"
 #include "strategies/offload.hpp"
 #include "strategies/plan_builder.hpp"
@@ -42,11 +44,20 @@ class DeepspeedPlanner {
     std::uint32_t first_tensor = 0;  // number of its first tensor among those of the model
     bool recomputed() const { return index >= 0; }
   };
+  // A pipeline stage; without a pipeline there is one.
+  struct Stage {
+    std::int64_t index = 0;
+    std::int64_t first_layer = 0;
+    std::int64_t layers = 0;
+    bool has_embedding = true;
+    bool has_head = true;
+  };
   // Operators from one that owns parameters up to the next that does; the first may own none.
   struct Submodule {
     std::size_t first = 0;
     std::size_t end = 0;
     bool owns = false;
+    OperatorRange range() const { return {first, end}; }
   };
   enum class Pass : std::uint8_t { forward, again, backward };
   // What runs between two hooks of ZeRO-3: a pass through a submodule.
@@ -69,8 +80,7 @@ class DeepspeedPlanner {
   };
 
   // deepspeed_plan.cpp
-  bool in_16_bits() const { return element_ == 2; }
-  bool several() const { return data_ > 1; }
+  bool several() const { return shards_ > 1; }
   std::int64_t partition(std::int64_t elements) const { return (elements + shards_ - 1) / shards_; }
   sim::Kernel pass_over(const std::string& name, std::int64_t bytes) const {
     return costs_.memory_bound(name, sim::Bytes{bytes});
@@ -80,25 +90,58 @@ class DeepspeedPlanner {
   }
   sim::Bytes kept_bytes(const Part& part) const { return part.layer->saved_bytes(recompute_of(part), false); }
   sim::Bytes working_bytes(const Part& part) const;
+  workloads::KernelStyle style() const;
   void expand_model();
-  void list_parts();
-  void make_streams();
-  void make_expert_groups();
+  void list_tensors();
+  void place_layers();
+  void take_up(const Stage& stage);
+  std::int64_t shared_matrix() const;
+  void write_program(const Stage& stage);
+
+  // deepspeed_groups.cpp
+  // From neighbouring ranks outwards (deepspeed/runtime/pipe/topology.py, PipeModelDataParallelTopology).
+  static constexpr std::size_t tensor_axis = 0;
+  static constexpr std::size_t context_axis = 1;
+  static constexpr std::size_t data_axis = 2;
+  static constexpr std::size_t stage_axis = 3;
+  RankGrid grid() const { return RankGrid({options_.tensor, options_.context, data_, options_.pipeline}); }
   RankGrid expert_grid() const;
+  void make_streams();
+  void make_communication();
+  void make_expert_groups();
   void wire_ranks();
   sim::StreamSet all_streams() const;
+  int communicator_groups() const;
+
+  // deepspeed_pipeline.cpp
+  // Embedding and head have the matrix each, on ranks of their own.
+  bool embedding_is_shared() const { return job_.model.tied_embeddings && options_.pipeline > 1; }
+  void make_transfers();
+  sim::BlockId arrival_block(const std::string& name, std::int64_t copies, int gathers);
+  void write_tied_gradient(sim::Program& program);
+  void write_loss_broadcast(BlockWriter& block);
 
   // deepspeed_replicated.cpp
   void write_replicated(sim::Program& program);
+  void write_forward_pass(sim::Program& program, std::int32_t micro_batch);
+  void write_backward_pass(sim::Program& program, std::int32_t micro_batch);
   bool reduces_in_backward(std::int64_t micro_batch) const;
+  bool divides_rows(const Part& part) const { return with_.tensor && part.layer == &model_.embedding; }
+  void write_rows(BlockWriter& block, sim::CollectiveKind kind);
+  void write_forward_of(BlockWriter& block, const Part& part, OperatorRange range);
+  void write_backward_of(BlockWriter& block, const Part& part, OperatorRange range, const AfterOperator& after = {});
+  ActivationOffload::Place place_of(const Part& part, std::int32_t micro_batch) const {
+    return {model_, stage_.first_layer, stage_.layers, part.index - stage_.first_layer, micro_batch};
+  }
   sim::BlockId forward_block(const Part& part);
   sim::BlockId backward_start();
   sim::BlockId backward_block(const Part& part, bool accumulates, GradientBuckets* buckets);
-  sim::BlockId backward_end(std::int64_t micro_batch, GradientBuckets* buckets);
+  sim::BlockId backward_end(std::int64_t micro_batch, GradientBuckets& buckets);
   std::vector<sim::BlockId> backward_blocks(std::int64_t micro_batch);
   void write_gradients(BlockWriter& block, const std::vector<ParameterTensor>& tensors, bool accumulates,
                        GradientBuckets* buckets);
-  void write_whole_reduction(BlockWriter& block);
+  void write_whole_reduction(sim::Program& program);
+  std::int64_t accumulated_bytes(bool accumulates) const;
   bool settles(const ParameterTensor& tensor) const;
   sim::Bytes waiting_bytes(const GradientBucket& bucket) const;
   sim::Bytes bucket_buffers() const;
@@ -139,9 +182,8 @@ class DeepspeedPlanner {
   // deepspeed_step.cpp
   void write_resident(sim::Program& program);
   sim::BlockId step_block();
-  std::int64_t owned() const {
-    return options_.zero_stage >= 1 ? replicas_[0].share() + replicas_[1].share() : trained_;
-  }
+  bool partitions_state() const { return options_.zero_stage >= 1 || wide_gradients_; }
+  std::int64_t owned() const { return partitions_state() ? replicas_[0].share() + replicas_[1].share() : trained_; }
   std::int64_t owned_on_host() const;
   bool has_wide_copy() const { return state_.master > 0; }
   void write_norm(BlockWriter& block);
@@ -155,13 +197,16 @@ class DeepspeedPlanner {
   const DeepspeedOptions& options_;
   const Job& job_;
   std::int64_t data_;
-  std::int64_t shards_;  // ranks over which state is partitioned
+  std::int64_t shards_;  // ranks that have the same parameters: over them state is partitioned
   std::int64_t micro_batch_;
   std::int64_t micro_batches_;
   HostProfile host_;
   workloads::KernelCosts costs_;
   std::int64_t element_;        // bytes of a parameter in the model
   std::int64_t reduced_bytes_;  // of a gradient in its reduction
+  // BF16_Optimizer, which trains in bf16 without ZeRO: it adds up gradients in 32 bits, and partitions its state as
+  // stage 1 does (deepspeed/runtime/engine.py, _do_optimizer_sanity_check; deepspeed/runtime/bf16_optimizer.py).
+  bool wide_gradients_;
   workloads::Architecture architecture_;
   workloads::StateBytes state_;
 
@@ -169,16 +214,28 @@ class DeepspeedPlanner {
   ActivationOffload offload_;
   HostState host_state_;
   workloads::Expansion model_;
-  std::vector<Part> parts_;
+  std::vector<Stage> stages_;
   std::vector<std::vector<std::vector<ParameterTensor>>> kind_tensors_;  // by kind of layer, then embedding and head
-  std::vector<ParameterTensor> tensors_;                                 // of the model, as registered
+  // Of the stage that is being written.
+  Stage stage_;
+  std::vector<Part> parts_;
+  std::vector<ParameterTensor> tensors_;  // as registered
+  std::map<const workloads::Layer*, sim::BlockId> forward_blocks_;
+  // Of the parts from the last to the first, and what comes behind them: of the first micro-batch, of later ones and of
+  // the last.
+  std::map<std::pair<bool, bool>, std::vector<sim::BlockId>> backward_blocks_;
+  std::optional<sim::BlockId> backward_start_;
   std::int64_t trained_ = 0;
   sim::Bytes frozen_{};
   std::array<Replicas, 2> replicas_;  // of what all ranks have, and of experts
   LayerCommunication with_;
 
-  sim::StreamId gather_{}, arrive_{}, reduce_{}, fetch_events_{};
+  std::optional<PipelineTransfers> transfers_;
+  std::optional<sim::BlockId> activations_arrive_, gradients_arrive_;
+
+  sim::StreamId gather_{}, arrive_{}, reduce_{}, fetch_events_{}, tensor_{};
   sim::SlotId data_slot_{}, secondary_slot_{}, node_slot_{}, across_slot_{};
+  sim::SlotId tensor_slot_{}, model_slot_{}, pipeline_slot_{}, embedding_slot_{};
   std::string tied_;  // the operator of the head that uses the embedding's matrix
   FetchPlan fetches_;
   std::uint32_t event_turns_ = 1;  // gathers between which events are not used again

@@ -37,15 +37,16 @@ void DeepspeedPlanner::write_replicated_reduction(BlockWriter& block, const Grad
   if (!several()) return;
   // What is on the side stream holds the other buffer: compute waits for it.
   if (options_.overlaps()) block.wait_for(sim::set_of(reduce_));
+  const std::int64_t kept = wide_gradients_ ? state_.gradient : element_;
   if (!options_.contiguous_gradients || options_.zero_stage == 0) {
-    const sim::Kernel flatten = pass_over("flatten gradients", 2 * bucket.elements() * element_);
+    const sim::Kernel flatten = pass_over("flatten gradients", 2 * bucket.elements() * kept);
     block.compute({&flatten, 1});
   }
   write_average(block, bucket.elements());
   for (std::size_t kind = 0; kind < replicas_.size(); ++kind)
     write_run_reduction(block, bucket.runs.at(kind), replicas_.at(kind));
   if (!options_.contiguous_gradients || options_.zero_stage == 0) {
-    const sim::Kernel back = pass_over("unflatten gradients", 2 * bucket.elements() * element_);
+    const sim::Kernel back = pass_over("unflatten gradients", 2 * bucket.elements() * kept);
     if (options_.overlaps())
       block.side_kernel(reduce_, back, 0);
     else
@@ -108,7 +109,7 @@ void DeepspeedPlanner::write_partitioned_reduction(BlockWriter& block, const Gra
 // out, as in the table of the ZeRO++ paper (arXiv 2306.10209).
 void DeepspeedPlanner::write_quantized_reduction(BlockWriter& block, const ParameterTensor& tensor) {
   const std::int64_t n = tensor.elements;
-  const std::int64_t here = data_ / job_.cluster.nodes();
+  const std::int64_t here = shards_ / job_.cluster.nodes();
   const auto kernel = [&](const char* name, std::int64_t bytes) {
     const sim::Kernel pass = pass_over(name, bytes);
     if (options_.overlaps())
@@ -120,7 +121,7 @@ void DeepspeedPlanner::write_quantized_reduction(BlockWriter& block, const Param
   if (here > 1) write_reduce(block, node_slot_, CollectiveKind::all_to_all, Bytes{n / 2});
   kernel("sum up quantised gradients", n / 2 + n / 2 / here);
   write_reduce(block, across_slot_, CollectiveKind::all_to_all, Bytes{n / 2 / here});
-  kernel("dequantise gradients", n / 2 / here + n / data_ * element_);
+  kernel("dequantise gradients", n / 2 / here + n / shards_ * element_);
 }
 
 // What becomes of a reduced slice: it is added to those of earlier micro-batches, or goes to the host, where the

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -23,11 +22,43 @@ bool DeepspeedPlanner::reduces_in_backward(std::int64_t micro_batch) const {
   return options_.zero_stage == 1 && options_.overlaps() && micro_batch + 1 == micro_batches_;
 }
 
+// Rows of the vocabulary are on different tensor-parallel ranks.
+void DeepspeedPlanner::write_rows(BlockWriter& block, sim::CollectiveKind kind) {
+  block.blocking(tensor_, builder_.call(tensor_slot_, kind, model_.embedding.boundary, sim::Purpose::tensor));
+}
+
+void DeepspeedPlanner::write_forward_of(BlockWriter& block, const Part& part, OperatorRange range) {
+  using sim::CollectiveKind;
+  write_forward(block, *part.layer, range, with_);
+  if (range.end < part.layer->operators.size()) return;
+  if (part.layer == &model_.head) {
+    if (host_.loss.count() > 0) block.host_work(host_.loss);
+    write_loss_reductions(block, with_);
+  }
+  if (divides_rows(part))
+    write_rows(block, options_.divides_sequence() ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce);
+}
+
+void DeepspeedPlanner::write_backward_of(BlockWriter& block, const Part& part, OperatorRange range,
+                                         const AfterOperator& after) {
+  if (range.first == range.end) return;
+  if (range.end == part.layer->operators.size() && divides_rows(part) && options_.divides_sequence())
+    write_rows(block, sim::CollectiveKind::all_gather);
+  write_backward(block, *part.layer, range, with_, after);
+}
+
 sim::BlockId DeepspeedPlanner::forward_block(const Part& part) {
   BlockWriter block = builder_.block("forward " + part.layer->name, host_.forward);
   block.memory(MemoryPurpose::activations, kept_bytes(part));
-  write_forward(block, *part.layer, with_);
+  write_forward_of(block, part, all_operators(*part.layer));
   return block.finish();
+}
+
+// Passes over a gradient that is added to those of earlier micro-batches, in the type of the model; in 32 bits also for
+// the first one, which is copied.
+std::int64_t DeepspeedPlanner::accumulated_bytes(bool accumulates) const {
+  if (wide_gradients_) return element_ + (accumulates ? 2 : 1) * state_.gradient;
+  return accumulates ? 3 * element_ : 0;
 }
 
 // Gradients of one operator: added to those of earlier micro-batches, or copied into the bucket.
@@ -39,8 +70,8 @@ void DeepspeedPlanner::write_gradients(BlockWriter& block, const std::vector<Par
     const Bytes gradient{tensor.elements * element_};
     const bool own = options_.zero_stage == 2;  // else there is room for it beside the parameter
     if (own) block.memory(MemoryPurpose::gradients, gradient);
-    if (accumulates && !own) {
-      const sim::Kernel add = pass_over("accumulate gradients", 3 * gradient.count);
+    if (const std::int64_t bytes = accumulated_bytes(accumulates); bytes > 0 && !own) {
+      const sim::Kernel add = pass_over("accumulate gradients", tensor.elements * bytes);
       block.compute({&add, 1});
     }
     if (buckets == nullptr) continue;
@@ -73,7 +104,7 @@ sim::BlockId DeepspeedPlanner::backward_block(const Part& part, bool accumulates
   const Bytes working = working_bytes(part);
   block.memory(MemoryPurpose::activations, working);
   write_recompute(block, *part.layer, recompute_of(part), false, with_);
-  write_backward(block, *part.layer, with_, [&](BlockWriter& writer, std::size_t index) {
+  write_backward_of(block, part, all_operators(*part.layer), [&](BlockWriter& writer, std::size_t index) {
     write_gradients(writer, (*part.tensors)[index], accumulates, buckets);
   });
   block.memory(MemoryPurpose::activations, -(working + kept_bytes(part)));
@@ -92,8 +123,11 @@ sim::BlockId DeepspeedPlanner::backward_start() {
   return block.finish();
 }
 
-// All gradients at once, behind the backward pass.
-void DeepspeedPlanner::write_whole_reduction(BlockWriter& block) {
+// All gradients at once, behind the last backward pass.
+void DeepspeedPlanner::write_whole_reduction(sim::Program& program) {
+  if (!several() && !options_.offloads_optimizer()) return;
+  BlockWriter block = builder_.block("reduce gradients", host_.backward);
+  block.memory(MemoryPurpose::buffers, bucket_buffers());
   GradientBuckets buckets(options_.zero_stage == 0 ? plain_bucket_size : options_.reduce_bucket_size);
   for (std::size_t i = tensors_.size(); i-- > 0;) {
     const ParameterTensor& tensor = tensors_[i];
@@ -104,28 +138,23 @@ void DeepspeedPlanner::write_whole_reduction(BlockWriter& block) {
     block.compute({&copy, 1});
   }
   if (const auto rest = buckets.finish()) write_reduction(block, *rest, false);
+  block.memory(MemoryPurpose::buffers, -bucket_buffers());
+  program.calls.push_back({.block = block.finish()});
 }
 
-sim::BlockId DeepspeedPlanner::backward_end(std::int64_t micro_batch, GradientBuckets* buckets) {
+sim::BlockId DeepspeedPlanner::backward_end(std::int64_t micro_batch, GradientBuckets& buckets) {
   BlockWriter block = builder_.block("backward end", host_.backward);
-  const bool last = micro_batch + 1 == micro_batches_;
-  if (buckets != nullptr) {
-    if (const auto rest = buckets->finish()) {
-      write_reduction(block, *rest, micro_batch > 0);
-      if (options_.zero_stage == 2) block.memory(MemoryPurpose::gradients, -waiting_bytes(*rest));
-    }
-    // The epilogue synchronises the whole device before it lets go of what was reduced.
-    if (options_.overlaps()) block.host_wait(all_streams());
-  } else if (last && (several() || options_.offloads_optimizer())) {
-    block.memory(MemoryPurpose::buffers, bucket_buffers());
-    write_whole_reduction(block);
-    block.memory(MemoryPurpose::buffers, -bucket_buffers());
+  if (const auto rest = buckets.finish()) {
+    write_reduction(block, *rest, micro_batch > 0);
+    if (options_.zero_stage == 2) block.memory(MemoryPurpose::gradients, -waiting_bytes(*rest));
   }
-  if (buckets != nullptr) block.memory(MemoryPurpose::buffers, -bucket_buffers());
+  // The epilogue synchronises the whole device before it lets go of what was reduced.
+  if (options_.overlaps()) block.host_wait(all_streams());
+  block.memory(MemoryPurpose::buffers, -bucket_buffers());
   return block.finish();
 }
 
-// Of the parts from the last to the first, and what comes behind them.
+// Of the parts from the last to the first, and what comes behind them where that reduces.
 std::vector<sim::BlockId> DeepspeedPlanner::backward_blocks(std::int64_t micro_batch) {
   GradientBuckets buckets(options_.reduce_bucket_size);
   const bool reduces = reduces_in_backward(micro_batch);
@@ -140,38 +169,56 @@ std::vector<sim::BlockId> DeepspeedPlanner::backward_blocks(std::int64_t micro_b
     if (!alike.contains(part.layer)) alike[part.layer] = backward_block(part, micro_batch > 0, nullptr);
     blocks.push_back(alike.at(part.layer));
   }
-  blocks.push_back(backward_end(micro_batch, reduces ? &buckets : nullptr));
+  if (reduces) blocks.push_back(backward_end(micro_batch, buckets));
   return blocks;
 }
 
-void DeepspeedPlanner::write_replicated(sim::Program& program) {
-  std::map<const workloads::Layer*, sim::BlockId> forward;
-  for (const Part& part : parts_)
-    if (!forward.contains(part.layer)) forward[part.layer] = forward_block(part);
-  // Backward passes of the first micro-batch, of later ones and of the last.
-  std::map<std::pair<bool, bool>, std::vector<sim::BlockId>> backward;
-  const sim::BlockId start = backward_start();
-  for (std::int64_t m = 0; m < micro_batches_; ++m) {
-    const auto call = [&](sim::BlockId block, std::int32_t layer) {
-      program.calls.push_back({.block = block, .layer = layer, .micro_batch = static_cast<std::int32_t>(m)});
-    };
-    const auto place = [&](const Part& part) {
-      return ActivationOffload::Place{model_, 0, model_.layers(), part.index, static_cast<std::int32_t>(m)};
-    };
-    for (const Part& part : parts_) {
-      call(forward.at(part.layer), part.index);
-      if (part.index >= 0) offload_.after_forward(program, place(part));
-    }
-    if (reduces_in_backward(m)) call(start, -1);
-    std::vector<sim::BlockId>& blocks = backward[{m > 0, m + 1 == micro_batches_}];
-    if (blocks.empty()) blocks = backward_blocks(m);
-    for (std::size_t i = 0; i < parts_.size(); ++i) {
-      const Part& part = parts_[parts_.size() - 1 - i];
-      if (part.index >= 0) offload_.before_backward(program, place(part));
-      call(blocks[i], part.index);
-    }
-    call(blocks.back(), -1);
+void DeepspeedPlanner::write_forward_pass(sim::Program& program, std::int32_t micro_batch) {
+  const auto call = [&](sim::BlockId block, std::int32_t layer) {
+    program.calls.push_back({.block = block, .layer = layer, .micro_batch = micro_batch});
+  };
+  if (!stage_.has_embedding) call(*activations_arrive_, -1);
+  for (const Part& part : parts_) {
+    if (!forward_blocks_.contains(part.layer)) forward_blocks_[part.layer] = forward_block(part);
+    call(forward_blocks_.at(part.layer), part.index);
+    if (part.index >= 0) offload_.after_forward(program, place_of(part, micro_batch));
   }
+}
+
+void DeepspeedPlanner::write_backward_pass(sim::Program& program, std::int32_t micro_batch) {
+  const auto call = [&](sim::BlockId block, std::int32_t layer) {
+    program.calls.push_back({.block = block, .layer = layer, .micro_batch = micro_batch});
+  };
+  if (reduces_in_backward(micro_batch)) {
+    if (!backward_start_) backward_start_ = backward_start();
+    call(*backward_start_, -1);
+  }
+  if (!stage_.has_head && gradients_arrive_) call(*gradients_arrive_, -1);
+  std::vector<sim::BlockId>& blocks = backward_blocks_[{micro_batch > 0, micro_batch + 1 == micro_batches_}];
+  if (blocks.empty()) blocks = backward_blocks(micro_batch);
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    const Part& part = parts_[parts_.size() - 1 - i];
+    if (part.index >= 0) offload_.before_backward(program, place_of(part, micro_batch));
+    call(blocks[i], part.index);
+  }
+  if (blocks.size() > parts_.size()) call(blocks.back(), -1);
+}
+
+// Passes in the order of TrainSchedule, which is that of 1F1B (deepspeed/runtime/pipe/schedule.py); then
+// ReduceTiedGrads and ReduceGrads.
+void DeepspeedPlanner::write_replicated(sim::Program& program) {
+  const std::vector<PipelineAction> actions =
+      pipeline_schedule(ScheduleKind::one_forward_one_backward, stage_.index, options_.pipeline, micro_batches_, 1);
+  transfers_->write(program, stage_.index, actions, [&](const PipelineAction& action) {
+    const auto micro_batch = static_cast<std::int32_t>(action.micro_batch);
+    if (action.kind == PipelineAction::Kind::forward)
+      write_forward_pass(program, micro_batch);
+    else
+      write_backward_pass(program, micro_batch);
+  });
+  if (reduces_in_backward(micro_batches_ - 1)) return;
+  write_tied_gradient(program);
+  write_whole_reduction(program);
 }
 
 }  // namespace trainyard::strategies

@@ -40,7 +40,7 @@ void DeepspeedPlanner::write_resident(sim::Program& program) {
   if (partitions && options_.zero_hpz_partition_size > 1)
     add(MemoryPurpose::parameters, sim::scaled(parameters, 1, options_.zero_hpz_partition_size));
   if (options_.zero_stage < 2)
-    add(MemoryPurpose::gradients, Bytes{trained_ * state_.gradient});
+    add(MemoryPurpose::gradients, Bytes{trained_ * (state_.gradient + (wide_gradients_ ? element_ : 0))});
   else
     add(MemoryPurpose::gradients, Bytes{(owned() - owned_on_host()) * state_.gradient});
   add(MemoryPurpose::optimizer, state_.optimizer(owned() - owned_on_host()));
@@ -55,16 +55,20 @@ workloads::StateBytes DeepspeedPlanner::state_at_step() const {
   return state;
 }
 
-// The norm decides about clipping, and overflows about skipping the step, on the host: it waits for both.
+// The norm decides about clipping, and overflows about skipping the step, on the host: it waits for both. Ranks with
+// slices of gradients sum up over those that have the others, all over those that have other parameters.
 void DeepspeedPlanner::write_norm(BlockWriter& block) {
-  const sim::Kernel norm = costs_.memory_bound("gradient norm", Bytes{(owned() - owned_on_host()) * state_.gradient},
-                                               sim::KernelClass::optimizer);
-  if (owned() > owned_on_host()) block.compute({&norm, 1});
-  if (several() && options_.zero_stage >= 1) {
-    const sim::CallId scalar = builder_.call(data_slot_, CollectiveKind::all_reduce, Bytes{4}, Purpose::data);
+  const std::int64_t elements = wide_gradients_ ? trained_ : owned() - owned_on_host();
+  const sim::Kernel norm =
+      costs_.memory_bound("gradient norm", Bytes{elements * state_.gradient}, sim::KernelClass::optimizer);
+  if (elements > 0) block.compute({&norm, 1});
+  const auto sum_up = [&](sim::SlotId slot, Purpose purpose) {
+    const sim::CallId scalar = builder_.call(slot, CollectiveKind::all_reduce, Bytes{4}, purpose);
     block.blocking(reduce_, scalar);
     if (job_.training.precision == workloads::Precision::fp16) block.blocking(reduce_, scalar);
-  }
+  };
+  if (several() && options_.zero_stage >= 1) sum_up(data_slot_, Purpose::data);
+  if (options_.of_megatron()) sum_up(model_slot_, options_.pipeline > 1 ? Purpose::pipeline : Purpose::tensor);
   block.host_wait(sim::set_of(sim::compute_stream));
 }
 
@@ -73,9 +77,10 @@ void DeepspeedPlanner::write_device_update(BlockWriter& block, std::int64_t elem
   const std::int64_t group = options_.zero_stage == 3 ? options_.sub_group_size : elements;
   for (std::int64_t done = 0; done < elements; done += group) {
     const std::int64_t now = std::min(group, elements - done);
-    const Bytes wide{has_wide_copy() ? 4 * now : 0};
+    const bool widens = has_wide_copy() && state_.gradient < 4;
+    const Bytes wide{widens ? 4 * now : 0};
     block.memory(MemoryPurpose::gradients, wide);
-    if (has_wide_copy()) {
+    if (widens) {
       const sim::Kernel cast =
           costs_.memory_bound("widen gradients", Bytes{now * (state_.gradient + 4)}, sim::KernelClass::optimizer);
       block.compute({&cast, 1});
@@ -125,9 +130,10 @@ void DeepspeedPlanner::write_delayed_update(BlockWriter& block) {
   host_state_.update(block, Bytes{owned_on_host() * update}, sim::set_of(host_state_.out()));
 }
 
-// Stages 1 and 2 gather all that was updated, stage 3 what is on every rank at all times; nothing hides it.
+// Stages 1 and 2 and BF16_Optimizer gather all that was updated, stage 3 what is on every rank at all times; nothing
+// hides it.
 void DeepspeedPlanner::write_parameter_gather(BlockWriter& block) {
-  if (options_.zero_stage == 0) return;
+  if (!partitions_state()) return;
   const auto gather = [&](const Replicas& among, std::int64_t elements) {
     if (elements == 0 || among.ranks == 1) return;
     block.blocking(gather_, builder_.call(among.slot, CollectiveKind::all_gather, Bytes{elements * state_.parameter},
@@ -153,6 +159,7 @@ sim::BlockId DeepspeedPlanner::step_block() {
   else if (options_.offloads_optimizer())
     write_host_update(block);
   write_parameter_gather(block);
+  write_loss_broadcast(block);
   block.host_wait(sim::set_of(sim::compute_stream)).host_work(host_.step);
   return block.finish();
 }

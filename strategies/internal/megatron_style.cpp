@@ -31,8 +31,7 @@ void check_model_parallel(std::vector<Problem>& problems, const Job& job, std::i
   if (job.cluster.devices() % product == 0) return;
   problems.push_back({.key = "strategy.tensor",
                       .message = "tensor x pipeline x context = " + std::to_string(product) + " does not divide the " +
-                                 std::to_string(job.cluster.devices()) +
-                                 " devices; the nearest product that does is " +
+                                 std::to_string(job.cluster.devices()) + " devices; the nearest product that does is " +
                                  std::to_string(nearest_divisor(job.cluster.devices(), product))});
 }
 

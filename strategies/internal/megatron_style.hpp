@@ -1,5 +1,5 @@
-// What models made of Megatron-LM's modules have in common, whoever schedules them: Megatron-LM itself, or DeepSpeed with
-// Megatron-DeepSpeed's models.
+// What models made of Megatron-LM's modules have in common, whoever schedules them: Megatron-LM itself, or DeepSpeed
+// with Megatron-DeepSpeed's models.
 #pragma once
 
 #include <cstdint>

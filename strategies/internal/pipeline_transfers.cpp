@@ -114,8 +114,7 @@ void PipelineTransfers::write_in_turns(sim::Program& program, std::int64_t stage
       if (done != nullptr && sends(stage, *done)) call(exchange(static_cast<int>(direction_of(*done)), none), *done);
     };
     const auto receive = [&] {
-      if (next != nullptr && receives(stage, *next))
-        call(exchange(none, static_cast<int>(direction_of(*next))), *next);
+      if (next != nullptr && receives(stage, *next)) call(exchange(none, static_cast<int>(direction_of(*next))), *next);
     };
     const bool gradient_first = done != nullptr && next != nullptr && done->kind == PipelineAction::Kind::forward &&
                                 next->kind == PipelineAction::Kind::backward &&

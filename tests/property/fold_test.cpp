@@ -87,6 +87,7 @@ std::string random_scenario(std::uint64_t seed) {
   const std::string framework =
       random.of(std::array<std::string, 5>{"megatron-lm", "megatron-lm", "pytorch-fsdp", "pytorch-ddp", "deepspeed"});
   const bool megatron = framework == "megatron-lm";
+  const bool pipelined = framework == "deepspeed" && context == 1 && random.one_in(2);
   const bool composed = framework == "pytorch-fsdp" && random.one_in(2);
   const bool experts = megatron && random.one_in(3);
   text += std::string("model: {base: ") +
@@ -94,12 +95,15 @@ std::string random_scenario(std::uint64_t seed) {
           ", layers: 8, hidden: 1024, heads: 8, vocab: 5000, tied_embeddings: " + flag() + "}\n";
   text += "training: {micro_batch: 1, sequence: 512, precision: bf16, recompute: " +
           random.of(std::array<std::string, 3>{"none", "selective", "full"}) +
-          ", global_batch: " + number(megatron || composed ? data * micro_batches : devices) + "}\n";
+          ", global_batch: " + number(megatron || composed || pipelined ? data * micro_batches : devices) + "}\n";
   text += "strategy:\n  framework: " + framework + "\n";
   if (composed)
     return text + "  tensor: " + number(tensor) + "\n  pipeline: " + number(pipeline) +
            "\n  context: " + number(context) + "\n  overlap_tensor: " + flag() +
            "\n  schedule: " + random.of(std::array<std::string, 3>{"1f1b", "gpipe", "interleaved"}) + "\n";
+  if (pipelined)
+    return text + "  zero_stage: " + number(random.below(2)) + "\n  tensor: " + number(tensor) +
+           "\n  pipeline: " + number(pipeline) + "\n  sequence_parallel: " + flag() + "\n";
   if (framework == "pytorch-fsdp" && random.one_in(2))
     text += "  fsdp_version: 1\n  backward_prefetch: " +
             random.of(std::array<std::string, 3>{"BACKWARD_PRE", "BACKWARD_POST", "none"}) +

@@ -154,6 +154,18 @@ TEST(DeepspeedMemory, SubGroupsBoundTheWideCopyOfGradients) {
   EXPECT_NEAR(states({"strategy.zero_stage=3", "strategy.sub_group_size=1e8"}), 16 * all / 8 + 4 * 1e8, 1e6);
 }
 
+// BF16_Optimizer.
+TEST(DeepspeedMemory, OfBf16WithoutZeroIsGradientsInBothTypesAndASliceOfTheState) {
+  const sim::Plan plan = simulated({"strategy.zero_stage=0"}).plan;
+  const auto& resident = plan.programs[sim::ProgramId{0}].resident;
+  const auto bytes = [&](sim::MemoryPurpose purpose) {
+    return static_cast<double>(resident.at(static_cast<std::size_t>(purpose)).count);
+  };
+  EXPECT_EQ(bytes(sim::MemoryPurpose::parameters), 2 * all);
+  EXPECT_EQ(bytes(sim::MemoryPurpose::gradients), (4 + 2) * all);
+  EXPECT_EQ(bytes(sim::MemoryPurpose::optimizer), 12 * all / 8);
+}
+
 // G4: of the states of a 7B model, more than nine tenths go from ten ranks on; not of all memory.
 TEST(DeepspeedMemory, StageThreeDividesStatesByTheRanks) {
   EXPECT_NEAR(states({"strategy.zero_stage=3"}) / (20 * all), 1.0 / 8, 0.01);

@@ -24,10 +24,17 @@ const auto layers =
 
 TEST(DeepspeedWire, StageZeroReducesAllGradientsBehindTheLastBackwardPass) {
   for (const char* micro_batch : {"training.micro_batch=2", "training.micro_batch=1"}) {
-    const Result result = simulated({micro_batch}).result;
+    const Result result = simulated({micro_batch, "training.precision=fp16"}).result;
     expect_bytes(wire(result, CollectiveKind::all_reduce), 2 * ring * 2 * all);
     EXPECT_EQ(result.communication.size(), 1U);
   }
+}
+
+TEST(DeepspeedWire, Bf16WithoutZeroReducesAllAndGathersWhatWasUpdated) {
+  const Result result = simulated({"strategy.zero_stage=0"}).result;
+  expect_bytes(wire(result, CollectiveKind::all_reduce), 2 * ring * 2 * all);
+  expect_bytes(wire(result, CollectiveKind::all_gather), ring * 2 * all);
+  EXPECT_EQ(result.communication.size(), 2U);
 }
 
 TEST(DeepspeedWire, GradientsAreReducedInTheTypeThatIsAskedFor) {
