@@ -22,7 +22,7 @@ class Checker {
     check_pipeline();
     check_context();
     check_offload();
-    append(check_layer_groups(job_, "deepspeed"));
+    check_groups();
     check_model_parallel(problems_, job_, options_.model_parallel());
     if (job_.cluster.devices() % options_.model_parallel() != 0) return std::move(problems_);
     check_experts();
@@ -90,6 +90,20 @@ class Checker {
     if (const auto most = static_cast<std::int64_t>(items.size()); options_.pipeline > most)
       report("pipeline", std::to_string(options_.pipeline) + " stages are more than embedding, layers and head; use " +
                              std::to_string(most) + " or fewer");
+  }
+
+  // Groups of layers are a matter of PipelineModule (activation_checkpoint_interval).
+  void check_groups() {
+    const std::int64_t every = job_.training.recompute.every;
+    if (options_.pipeline == 1) return append(check_layer_groups(job_, "deepspeed without a pipeline"));
+    const auto refuse = [&](const std::string& key, const std::string& message) {
+      if (every > 1) problems_.push_back({.key = "training." + key, .message = message});
+    };
+    if (every > job_.model.total_layers())
+      refuse("recompute", "groups of " + std::to_string(every) + " layers are more than the model's " +
+                              std::to_string(job_.model.total_layers()));
+    if (job_.training.activation_offload)
+      refuse("activation_offload", "offloads what layers keep one by one; it cannot go with groups of layers");
   }
 
   // Ulysses divides heads for the time of the attention (deepspeed/sequence/layer.py); Megatron-DeepSpeed has it beside
@@ -185,8 +199,9 @@ std::vector<sim::Key> Deepspeed::keys() {
        "ranks that share every layer, as Megatron-DeepSpeed's layers do (tensor-model-parallel-size)", false, 1,
        most_ranks},
       {"pipeline", &o.pipeline,
-       "stages of the pipeline engine; with zero_stage 0 or 1. Micro-batches are gradient_accumulation_steps", false, 1,
-       most_ranks},
+       "stages of the pipeline engine; with zero_stage 0 or 1. Micro-batches are gradient_accumulation_steps; "
+       "training.recompute: {every: N} is activation_checkpoint_interval N",
+       false, 1, most_ranks},
       {"context", &o.context,
        "ranks that share a sequence (DeepSpeed-Ulysses, ds-sequence-parallel-size): ZeRO divides over data x context "
        "ranks",

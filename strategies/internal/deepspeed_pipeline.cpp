@@ -47,6 +47,34 @@ void DeepspeedPlanner::make_transfers() {
     gradients_arrive_ = arrival_block("take up gradients", 0, (activations ? 1 : 0) + (gradients ? 1 : 0));
 }
 
+sim::BlockId DeepspeedPlanner::dropping_block(const Part& part) {
+  const auto known = dropping_blocks_.find(part.layer);
+  if (known != dropping_blocks_.end()) return known->second;
+  BlockWriter block = builder_.block("forward " + part.layer->name, host_.forward);
+  write_forward_of(block, part, all_operators(*part.layer));
+  return dropping_blocks_[part.layer] = block.finish();
+}
+
+// The input of a group is among what its first layer keeps when it runs again.
+sim::BlockId DeepspeedPlanner::again_block(const Part& part) {
+  const std::pair key{part.layer, begins_group(part)};
+  const auto known = again_blocks_.find(key);
+  if (known != again_blocks_.end()) return known->second;
+  BlockWriter block = builder_.block("recompute " + part.layer->name, host_.forward);
+  const Bytes kept = begins_group(part) ? kept_bytes(part) : Bytes{};
+  block.memory(sim::MemoryPurpose::activations, part.layer->saved_bytes({}, false) - kept);
+  write_recompute(block, *part.layer, job_.training.recompute, false, with_);
+  return again_blocks_[key] = block.finish();
+}
+
+// Of the group that ends with part `last`.
+void DeepspeedPlanner::write_group_again(sim::Program& program, std::size_t last, std::int32_t micro_batch) {
+  std::size_t first = last;
+  while (!begins_group(parts_[first])) --first;
+  for (std::size_t i = first; i <= last; ++i)
+    program.calls.push_back({.block = again_block(parts_[i]), .layer = parts_[i].index, .micro_batch = micro_batch});
+}
+
 // ReduceTiedGrads.
 void DeepspeedPlanner::write_tied_gradient(sim::Program& program) {
   if (!embedding_is_shared() || job_.training.adapters || !(stage_.has_embedding || stage_.has_head)) return;

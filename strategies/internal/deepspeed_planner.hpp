@@ -120,6 +120,20 @@ class DeepspeedPlanner {
   sim::BlockId arrival_block(const std::string& name, std::int64_t copies, int gathers);
   void write_tied_gradient(sim::Program& program);
   void write_loss_broadcast(BlockWriter& block);
+  // activation_checkpoint_interval: of so many layers the first one's input stays, and all run again before the first
+  // of their backward passes. Groups begin with the stage's first layer.
+  bool recomputes_groups() const { return job_.training.recompute.full() && job_.training.recompute.every > 1; }
+  bool in_group(const Part& part) const { return recomputes_groups() && part.recomputed(); }
+  bool begins_group(const Part& part) const {
+    return (part.index - stage_.first_layer) % job_.training.recompute.every == 0;
+  }
+  bool ends_group(const Part& part) const {
+    return part.index + 1 == stage_.first_layer + stage_.layers ||
+           (part.index + 1 - stage_.first_layer) % job_.training.recompute.every == 0;
+  }
+  sim::BlockId dropping_block(const Part& part);
+  sim::BlockId again_block(const Part& part);
+  void write_group_again(sim::Program& program, std::size_t last, std::int32_t micro_batch);
 
   // deepspeed_replicated.cpp
   void write_replicated(sim::Program& program);
@@ -225,6 +239,10 @@ class DeepspeedPlanner {
   // the last.
   std::map<std::pair<bool, bool>, std::vector<sim::BlockId>> backward_blocks_;
   std::optional<sim::BlockId> backward_start_;
+  // Where layers run again in groups: forward passes that keep nothing, those that run again, by whether they take up
+  // the input that was kept.
+  std::map<const workloads::Layer*, sim::BlockId> dropping_blocks_;
+  std::map<std::pair<const workloads::Layer*, bool>, sim::BlockId> again_blocks_;
   std::int64_t trained_ = 0;
   sim::Bytes frozen_{};
   std::array<Replicas, 2> replicas_;  // of what all ranks have, and of experts

@@ -101,13 +101,15 @@ Bytes DeepspeedPlanner::waiting_bytes(const GradientBucket& bucket) const {
 
 sim::BlockId DeepspeedPlanner::backward_block(const Part& part, bool accumulates, GradientBuckets* buckets) {
   BlockWriter block = builder_.block("backward " + part.layer->name, host_.backward);
-  const Bytes working = working_bytes(part);
+  // What the layers of a group keep is there already when they have run again.
+  const Bytes there = in_group(part) ? part.layer->saved_bytes({}, false) : kept_bytes(part);
+  const Bytes working = in_group(part) ? backward_workspace(*part.layer) : working_bytes(part);
   block.memory(MemoryPurpose::activations, working);
-  write_recompute(block, *part.layer, recompute_of(part), false, with_);
+  if (!in_group(part)) write_recompute(block, *part.layer, recompute_of(part), false, with_);
   write_backward_of(block, part, all_operators(*part.layer), [&](BlockWriter& writer, std::size_t index) {
     write_gradients(writer, (*part.tensors)[index], accumulates, buckets);
   });
-  block.memory(MemoryPurpose::activations, -(working + kept_bytes(part)));
+  block.memory(MemoryPurpose::activations, -(working + there));
   return block.finish();
 }
 
@@ -179,6 +181,10 @@ void DeepspeedPlanner::write_forward_pass(sim::Program& program, std::int32_t mi
   };
   if (!stage_.has_embedding) call(*activations_arrive_, -1);
   for (const Part& part : parts_) {
+    if (in_group(part) && !begins_group(part)) {
+      call(dropping_block(part), part.index);
+      continue;
+    }
     if (!forward_blocks_.contains(part.layer)) forward_blocks_[part.layer] = forward_block(part);
     call(forward_blocks_.at(part.layer), part.index);
     if (part.index >= 0) offload_.after_forward(program, place_of(part, micro_batch));
@@ -197,7 +203,9 @@ void DeepspeedPlanner::write_backward_pass(sim::Program& program, std::int32_t m
   std::vector<sim::BlockId>& blocks = backward_blocks_[{micro_batch > 0, micro_batch + 1 == micro_batches_}];
   if (blocks.empty()) blocks = backward_blocks(micro_batch);
   for (std::size_t i = 0; i < parts_.size(); ++i) {
-    const Part& part = parts_[parts_.size() - 1 - i];
+    const std::size_t position = parts_.size() - 1 - i;
+    const Part& part = parts_[position];
+    if (in_group(part) && ends_group(part)) write_group_again(program, position, micro_batch);
     if (part.index >= 0) offload_.before_backward(program, place_of(part, micro_batch));
     call(blocks[i], part.index);
   }

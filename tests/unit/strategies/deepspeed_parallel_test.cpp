@@ -131,6 +131,9 @@ TEST(DeepspeedParallelChecks, NameWhatCannotBeTogether) {
   expect({"strategy.tensor=2", "model=mixtral-8x7b"}, "tensor parallelism beside experts");
   expect({"strategy.tensor=2", "strategy.zero_stage=3", "strategy.zero_hpz_partition_size=2"},
          "strategy.zero_hpz_partition_size: is among neighbouring ranks");
+  expect({"training.recompute={every: 4}"},
+         "training.recompute: deepspeed without a pipeline recomputes layer by layer");
+  expect({"training.recompute={every: 40}", "strategy.pipeline=2"}, "more than the model's 32");
   expect({"strategy.pipeline=8", "model={base: llama3-8b, layers: 4}"}, "stages are more than embedding");
 }
 

@@ -1,6 +1,7 @@
 // DeepSpeed's pipeline engine: what stages send each other and when, what they reduce, where they are cut.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <variant>
 #include <vector>
@@ -169,6 +170,42 @@ TEST(DeepspeedPipeline, NamesItsStagesInPrograms) {
 }
 
 using Bounds = std::vector<std::int64_t>;
+
+// activation_checkpoint_interval. Inputs of every fourth layer stay; what layers run again is the same.
+TEST(DeepspeedPipeline, GroupsOfLayersKeepOneInput) {
+  const auto run = [](const std::string& recompute) {
+    return tests::deepspeed::simulated({"training.micro_batch=1", "strategy.pipeline=2",
+                                        "training.recompute=" + recompute,
+                                        "strategy.partition_method='type:transformer'"});
+  };
+  const scenarios::Simulation one = run("full");
+  const scenarios::Simulation four = run("{every: 4}");
+  EXPECT_EQ(one.result.hardware_tflops_per_device * one.result.step_time_s,
+            four.result.hardware_tflops_per_device * four.result.step_time_s);
+  // What 16 layers of the last stage keep between the passes of a micro-batch, in all and at once.
+  const auto kept = [](const scenarios::Simulation& simulation) {
+    const sim::Plan& plan = simulation.plan;
+    double now = 0;
+    double most = 0;
+    for (const sim::BlockCall& call : plan.programs[sim::ProgramId{1}].calls) {
+      if (call.layer < 0 || call.micro_batch > 0 || !plan.blocks[call.block].name.starts_with("forward")) continue;
+      for (const sim::Op& op : plan.blocks[call.block].ops)
+        if (const auto* memory = std::get_if<sim::Memory>(&op.work)) now += static_cast<double>(memory->change.count);
+      most = std::max(most, now);
+    }
+    return most;
+  };
+  EXPECT_EQ(kept(one), 16 * activations);
+  EXPECT_EQ(kept(four), 4 * activations);
+  // All that was allocated is freed.
+  for (std::size_t stage = 0; stage < 2; ++stage) {
+    std::int64_t left = 0;
+    for (const sim::BlockCall& call : four.plan.programs[four.plan.programs.id(stage)].calls)
+      for (const sim::Op& op : four.plan.blocks[call.block].ops)
+        if (const auto* memory = std::get_if<sim::Memory>(&op.work)) left += memory->change.count;
+    EXPECT_EQ(left, 0);
+  }
+}
 
 TEST(DeepspeedPartition, UniformGivesWhatIsLeftOverToTheFirst) {
   EXPECT_EQ(strategies::partition_uniform(10, 4), (Bounds{0, 3, 6, 8, 10}));
