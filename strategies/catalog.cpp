@@ -20,7 +20,7 @@ constexpr std::array entries{
     StrategyEntry{"pytorch-fsdp", "parameters sharded per block, gathered when used, gradients reduce-scattered",
                   &make<PytorchFsdp>},
     StrategyEntry{"deepspeed",
-                  "ZeRO: optimizer state, gradients and parameters divided over ranks, on devices or hosts",
+                  "ZeRO: state divided over ranks, on devices or hosts; pipeline, tensor and sequence parallelism",
                   &make<Deepspeed>},
     StrategyEntry{"megatron-lm",
                   "tensor, sequence, context, expert, pipeline and data parallelism, distributed optimizer",

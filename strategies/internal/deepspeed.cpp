@@ -218,8 +218,8 @@ std::vector<sim::Key> Deepspeed::keys() {
       {"sequence_parallel", &o.sequence_parallel,
        "divide norms, dropout and residuals over the tensor group (sequence-parallel of Megatron-DeepSpeed)"},
       {"async_tensor_model_parallel_allreduce", &o.async_tensor_model_parallel_allreduce,
-       "overlap the all-reduce of input gradients with weight gradients; absent: true, but false with unfused "
-       "attention, which stands for releases before both (with sequence_parallel always)"},
+       "overlap the all-reduce of input gradients with weight gradients, as releases of Megatron-LM since the end of "
+       "2021 do (with sequence_parallel always)"},
       {"zero_stage", &o.zero_stage,
        "what ranks divide: 0 nothing (in bf16 optimizer state, by BF16_Optimizer), 1 optimizer state, 2 also "
        "gradients, "
@@ -299,7 +299,7 @@ std::vector<std::string> Deepspeed::warnings(const Job& job) const {
   without_effect(!sends_pieces && (o.pipe_partitioned || o.grad_partitioned),
                  o.pipe_partitioned ? "pipe_partitioned" : "grad_partitioned",
                  "it is for tensor-parallel ranks of a pipeline");
-  without_effect(o.tensor == 1 && (o.sequence_parallel || o.async_tensor_model_parallel_allreduce),
+  without_effect(o.tensor == 1 && (o.sequence_parallel || !o.async_tensor_model_parallel_allreduce),
                  o.sequence_parallel ? "sequence_parallel" : "async_tensor_model_parallel_allreduce",
                  "there is no tensor parallelism");
   if (o.tensor > job.cluster.node().devices)

@@ -25,7 +25,7 @@ struct DeepspeedOptions {
   std::optional<bool> pipe_partitioned;  // absent: unless sequence_parallel
   std::optional<bool> grad_partitioned;
   bool sequence_parallel = false;
-  std::optional<bool> async_tensor_model_parallel_allreduce;
+  bool async_tensor_model_parallel_allreduce = true;
 
   std::int64_t zero_stage = 0;
   std::optional<bool> overlap_comm;  // absent: in stage 3

@@ -1,6 +1,5 @@
 #include "strategies/groups.hpp"
 #include "strategies/internal/deepspeed_planner.hpp"
-#include "strategies/internal/megatron_style.hpp"
 #include "strategies/shared_ranks.hpp"
 #include "strategies/traffic.hpp"
 
@@ -31,11 +30,10 @@ void DeepspeedPlanner::make_communication() {
   if (options_.tensor > 1) {
     tensor_ = builder_.stream("tensor parallel");
     tensor_slot_ = builder_.slot("tensor");
-    const bool overlaps = options_.async_tensor_model_parallel_allreduce.value_or(recent_megatron(job_.training));
     with_.tensor = TensorCommunication{.stream = tensor_,
                                        .slot = tensor_slot_,
                                        .sequence_parallel = options_.divides_sequence(),
-                                       .overlaps_weight_gradients = overlaps,
+                                       .overlaps_weight_gradients = options_.async_tensor_model_parallel_allreduce,
                                        .loss = Bytes{micro_batch_ * job_.training.sequence * 4}};
   }
   if (options_.context > 1)

@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 #include <regex>
+#include <string_view>
 
 namespace trainyard::strategies {
 namespace {
@@ -52,7 +53,7 @@ std::vector<std::int64_t> partition_balanced(const std::vector<std::int64_t>& we
   best[0][0].difference = 0;
   for (std::size_t end = 1; end <= items; ++end)
     for (std::size_t count = 1; count <= std::min(end, most); ++count)
-      for (std::size_t begin = 0; begin < end; ++begin) {
+      for (std::size_t begin = count - 1; begin < end; ++begin) {
         const Runs& rest = best[begin][count - 1];
         const double sum = before[end] - before[begin];
         Runs runs{.largest = std::max(rest.largest, sum), .smallest = std::min(rest.smallest, sum)};

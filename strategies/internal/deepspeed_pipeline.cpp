@@ -20,7 +20,7 @@ sim::BlockId DeepspeedPlanner::arrival_block(const std::string& name, std::int64
   }
   const sim::Kernel restore = pass_over("restore pieces", 3 * whole.count);
   for (int i = 0; i < gathers; ++i) {
-    block.blocking(tensor_, builder_.call(tensor_slot_, CollectiveKind::all_gather, whole, Purpose::tensor));
+    block.blocking(tensor_, builder_.call(tensor_slot_, CollectiveKind::all_gather, whole, Purpose::pipeline));
     block.compute({&restore, 1});
   }
   return block.finish();

@@ -99,7 +99,8 @@ class MegatronPlanner {
   bool last(std::int64_t stage, std::int64_t chunk) const { return placement_.last(stage, chunk); }
   bool has_first(const Stage& stage) const;  // among its chunks
   bool has_last(const Stage& stage) const;
-  bool recent_software() const { return recent_megatron(job_.training); }
+  // Software with flash attention also has what came at about the same time (Megatron-LM 3.0 and later).
+  bool recent_software() const { return job_.training.attention != workloads::AttentionKernel::unfused; }
   // Of the accelerators that Megatron runs on, those with 8-bit products are Hopper and later.
   bool hopper_or_later() const { return job_.accelerator.supports(workloads::Precision::fp8); }
   // fp16 stands for Megatron's own modules; others are Transformer Engine's.

@@ -10,11 +10,6 @@
 
 namespace trainyard::strategies {
 
-// Software with flash attention also has what came at about the same time (Megatron-LM 3.0 and later).
-inline bool recent_megatron(const workloads::Training& training) {
-  return training.attention != workloads::AttentionKernel::unfused;
-}
-
 // Kernels of megatron/core/tensor_parallel and megatron/fused_kernels. `attention_output_copied` as in KernelStyle;
 // `weight_gradient_bytes` likewise.
 workloads::KernelStyle megatron_style(bool attention_output_copied, std::int64_t weight_gradient_bytes);

@@ -42,7 +42,7 @@ TEST(DeepspeedPipeline, SendsEveryMicroBatchForwardAndItsGradientBackBetweenStag
     EXPECT_EQ(sent.count, 2 * m * (p - 1) / p);
     EXPECT_EQ(sent.wire_bytes, 2 * m * (p - 1) / p * activations);
     EXPECT_EQ(row(result, Purpose::pipeline, CollectiveKind::receive).count, sent.count);
-    EXPECT_EQ(row(result, Purpose::tensor, CollectiveKind::all_gather).count, 0);
+    EXPECT_EQ(row(result, Purpose::pipeline, CollectiveKind::all_gather).count, 0);
   }
 }
 
@@ -51,7 +51,7 @@ TEST(DeepspeedPipeline, TensorParallelRanksSendPiecesThatTheReceiversGather) {
   const double links = 1.0 / 2;  // of two stages, one sends forward and one back
   const auto sent = [](const Result& result) { return row(result, Purpose::pipeline, CollectiveKind::send).bytes; };
   const auto gathered = [](const Result& result) {
-    return row(result, Purpose::tensor, CollectiveKind::all_gather).bytes;
+    return row(result, Purpose::pipeline, CollectiveKind::all_gather).bytes;
   };
   const Settings both{"strategy.tensor=2", "strategy.pipeline=2"};
   const auto also = [&](const std::string& setting) {
