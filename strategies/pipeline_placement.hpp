@@ -16,6 +16,7 @@ class PipelinePlacement {
  public:
   PipelinePlacement(ScheduleKind kind, std::int64_t stages, std::int64_t chunks);
 
+  std::int64_t stages() const { return stages_; }
   std::int64_t positions() const { return copies() == 2 ? stages_ : stages_ * chunks_; }
   std::int64_t copies() const { return kind_ == ScheduleKind::dualpipe ? 2 : 1; }  // of the model
   std::int64_t position(std::int64_t stage, std::int64_t chunk) const;

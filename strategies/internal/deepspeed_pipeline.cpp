@@ -36,9 +36,9 @@ void DeepspeedPlanner::make_transfers() {
   };
   const bool activations = options_.sends_pieces_of_activations();
   const bool gradients = options_.sends_pieces_of_gradients();
-  transfers_.emplace(builder_, options_.pipeline, 1,
+  transfers_.emplace(builder_, PipelinePlacement(ScheduleKind::one_forward_one_backward, options_.pipeline, 1),
                      PipelineMessages{.activations = message(activations), .gradients = message(gradients)},
-                     host_.forward, TransferOrder::in_turns);
+                     PipelineTransfers::Manner{.order = TransferOrder::in_turns, .launch = host_.forward});
   if (options_.pipeline == 1) return;
   pipeline_slot_ = builder_.slot("pipeline");
   embedding_slot_ = builder_.slot("embedding");

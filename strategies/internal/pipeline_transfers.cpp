@@ -1,100 +1,148 @@
 #include "strategies/internal/pipeline_transfers.hpp"
 
 #include <algorithm>
+#include <string>
 
 namespace trainyard::strategies {
 
 using sim::CollectiveKind;
 using sim::Purpose;
+using Kind = PipelineAction::Kind;
 
 namespace {
 
 constexpr int none = -1;
-std::size_t direction_of(const PipelineAction& action) { return action.kind == PipelineAction::Kind::forward ? 0 : 1; }
+
+// Per action, one past the last whose receives are posted before it: the next action that may receive.
+std::vector<std::size_t> posted_one_ahead(const std::vector<PipelineAction>& actions) {
+  std::vector<std::size_t> until;
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    std::size_t next = i + 1;
+    while (next < actions.size() && actions[next].kind == Kind::backward_weight) ++next;
+    until.push_back(std::min(next + 1, actions.size()));
+  }
+  return until;
+}
+
+// Likewise of the stage at the other end of an interleaved pipeline than the sender: it posts a receive when, all
+// stages working in step, the sender sends, which is stages - 1 passes behind. In groups of more micro-batches than
+// stages that is long before the receiver needs it (recv_tensor_from_previous_stage in megatron/core/
+// pipeline_parallel/schedules.py).
+std::vector<std::size_t> posted_in_step(const std::vector<PipelineAction>& actions, std::int64_t stages, Kind kind) {
+  const std::int64_t step = kind == Kind::forward ? 1 : -1;             // of chunks
+  std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> turns;  // of chunk and micro-batch
+  for (const PipelineAction& action : actions)
+    if (action.kind == kind) turns.emplace(std::pair{action.chunk, action.micro_batch}, std::ssize(turns));
+  std::vector<std::size_t> until = posted_one_ahead(actions);
+  std::size_t next = 0;
+  std::int64_t turn = -1;
+  for (std::size_t i = 0; i < actions.size(); ++i) {
+    if (actions[i].kind == kind) ++turn;
+    for (; next < actions.size(); ++next) {
+      if (actions[next].kind != kind) continue;
+      const auto sent = turns.find({actions[next].chunk - step, actions[next].micro_batch});
+      if (sent != turns.end() && sent->second + stages - 1 > turn) break;
+    }
+    until[i] = std::max(until[i], next);
+  }
+  return until;
+}
 
 }  // namespace
 
-PipelineTransfers::PipelineTransfers(PlanBuilder& builder, std::int64_t stages, std::int64_t chunks,
-                                     const PipelineMessages& messages, sim::Duration launch, TransferOrder order)
-    : builder_(builder), stages_(stages), chunks_(chunks), launch_(launch), order_(order) {
-  if (stages == 1) return;
-  if (order == TransferOrder::in_turns) {
-    send_streams_.fill(builder.stream("send"));
-    receive_streams_.fill(builder.stream("receive"));
-  } else {
-    send_streams_ = {builder.stream("send forward"), builder.stream("send backward")};
-    receive_streams_ = {builder.stream("receive forward"), builder.stream("receive backward")};
-  }
-  to_ = {builder.slot("next stage"), builder.slot("gradient to previous stage")};
-  from_ = {builder.slot("previous stage"), builder.slot("gradient from next stage")};
-  for (std::size_t i = 0; i < 2; ++i) {
-    const sim::Bytes message = i == 0 ? messages.activations : messages.gradients;
-    sends_.at(i) = builder.call(to_.at(i), CollectiveKind::send, message, Purpose::pipeline);
-    receives_.at(i) = builder.call(from_.at(i), CollectiveKind::receive, message, Purpose::pipeline);
-  }
-  if (chunks > 1) make_overlapped(launch);
-}
-
-void PipelineTransfers::make_overlapped(sim::Duration launch) {
-  for (std::size_t i = 0; i < 2; ++i) {
-    for (std::size_t turn = 0; turn < 2; ++turn) {
-      const sim::EventRef arrived = builder_.event();
-      BlockWriter post = builder_.block("post receive", launch);
-      post.communicate(receive_streams_.at(i), receives_.at(i), 0, {}, arrived);
-      overlapped_.at(i).post.at(turn) = post.finish();
-      BlockWriter await = builder_.block("await receive", launch);
-      await.wait_for(arrived);
-      overlapped_.at(i).await.at(turn) = await.finish();
+PipelineTransfers::PipelineTransfers(PlanBuilder& builder, const PipelinePlacement& placement,
+                                     const PipelineMessages& messages, const Manner& manner)
+    : builder_(builder), placement_(placement), manner_(manner) {
+  if (placement.stages() == 1) return;
+  for (const std::string way : {"", " on the way back"}) {
+    if (!way.empty() && !placement.has_way_back()) break;
+    for (const bool forward : {true, false}) {
+      Track& track = tracks_.emplace_back();
+      const std::string direction = (forward ? "forward" : "backward") + way;
+      const bool shares_streams = manner.order == TransferOrder::in_turns && !forward;
+      track.send_stream = shares_streams ? tracks_.front().send_stream : builder.stream("send " + direction);
+      track.receive_stream = shares_streams ? tracks_.front().receive_stream : builder.stream("receive " + direction);
+      const sim::Bytes message = forward ? messages.activations : messages.gradients;
+      track.to = builder.slot((forward ? "next stage" : "gradient to previous stage") + way);
+      track.from = builder.slot((forward ? "previous stage" : "gradient from next stage") + way);
+      track.send = builder.call(track.to, CollectiveKind::send, message, Purpose::pipeline);
+      track.receive = builder.call(track.from, CollectiveKind::receive, message, Purpose::pipeline);
+      if (manner.order == TransferOrder::ahead) make_overlapped(track);
     }
-    BlockWriter send = builder_.block("send", launch);
-    send.communicate(send_streams_.at(i), sends_.at(i));
-    overlapped_.at(i).send = send.finish();
   }
 }
 
-bool PipelineTransfers::receives(std::int64_t stage, const PipelineAction& action) const {
-  if (action.kind == PipelineAction::Kind::backward_weight) return false;
-  return action.kind == PipelineAction::Kind::forward ? stage > 0 || action.chunk > 0
-                                                      : stage + 1 < stages_ || action.chunk + 1 < chunks_;
+// As many receives of a track may be open as are posted ahead, and the one that is waited for.
+void PipelineTransfers::make_overlapped(Track& track) {
+  const std::int64_t ahead =
+      1 + (placement_.wraps() ? std::max<std::int64_t>(0, manner_.group - placement_.stages()) : 0);
+  for (std::int64_t turn = 0; turn <= ahead; ++turn) {
+    const sim::EventRef arrived = builder_.event();
+    BlockWriter post = builder_.block("post receive", manner_.launch);
+    post.communicate(track.receive_stream, track.receive, 0, {}, arrived);
+    track.post_blocks.push_back(post.finish());
+    BlockWriter await = builder_.block("await receive", manner_.launch);
+    await.wait_for(arrived);
+    track.await_blocks.push_back(await.finish());
+  }
+  BlockWriter send = builder_.block("send", manner_.launch);
+  send.communicate(track.send_stream, track.send);
+  track.send_block = send.finish();
 }
 
-bool PipelineTransfers::sends(std::int64_t stage, const PipelineAction& action) const {
-  if (action.kind == PipelineAction::Kind::backward_weight) return false;
-  return action.kind == PipelineAction::Kind::forward ? stage + 1 < stages_ || action.chunk + 1 < chunks_
-                                                      : stage > 0 || action.chunk > 0;
+std::size_t PipelineTransfers::track_of(const PipelineAction& pass) const {
+  return (placement_.goes_back(pass.chunk) ? 2U : 0U) + (pass.kind == Kind::forward ? 0U : 1U);
+}
+
+bool PipelineTransfers::receives(std::int64_t stage, const PipelineAction& pass) const {
+  if (pass.kind == Kind::backward_weight) return false;
+  return pass.kind == Kind::forward ? placement_.input_arrives(stage, pass.chunk)
+                                    : placement_.output_departs(stage, pass.chunk);
+}
+
+bool PipelineTransfers::sends(std::int64_t stage, const PipelineAction& pass) const {
+  if (pass.kind == Kind::backward_weight) return false;
+  return pass.kind == Kind::forward ? placement_.output_departs(stage, pass.chunk)
+                                    : placement_.input_arrives(stage, pass.chunk);
+}
+
+// What the last stage hands on to the first, or the first back to the last, comes long before its turn.
+bool PipelineTransfers::receives_early(std::int64_t stage, std::size_t track) const {
+  return placement_.wraps() && manner_.group > placement_.stages() &&
+         stage == (track == 0 ? 0 : placement_.stages() - 1);
 }
 
 sim::BlockId PipelineTransfers::exchange(int sent, int received) {
   const std::pair key{sent, received};
   const auto known = exchanges_.find(key);
   if (known != exchanges_.end()) return known->second;
-  BlockWriter block = builder_.block("transfer", launch_);
+  BlockWriter block = builder_.block("transfer", manner_.launch);
   sim::StreamSet used = 0;
   const auto post = [&](sim::StreamId stream, sim::CallId call) {
     block.communicate(stream, call);
     used = static_cast<sim::StreamSet>(used | sim::set_of(stream));
   };
-  if (sent != none) post(send_streams_.at(static_cast<std::size_t>(sent)), sends_.at(static_cast<std::size_t>(sent)));
-  if (received != none)
-    post(receive_streams_.at(static_cast<std::size_t>(received)), receives_.at(static_cast<std::size_t>(received)));
+  const auto track = [&](int index) -> const Track& { return tracks_.at(static_cast<std::size_t>(index)); };
+  if (sent != none) post(track(sent).send_stream, track(sent).send);
+  if (received != none) post(track(received).receive_stream, track(received).receive);
   block.wait_for(used);
   return exchanges_[key] = block.finish();
 }
 
 void PipelineTransfers::write_exchanged(sim::Program& program, std::int64_t stage,
                                         const std::vector<PipelineAction>& actions,
-                                        const std::function<void(const PipelineAction&)>& pass) {
+                                        const std::function<void(const PipelineAction&)>& act) {
   for (std::size_t i = 0; i <= actions.size(); ++i) {
     const PipelineAction* done = i > 0 ? &actions[i - 1] : nullptr;
     const PipelineAction* next = i < actions.size() ? &actions[i] : nullptr;
-    const int sent = done != nullptr && sends(stage, *done) ? static_cast<int>(direction_of(*done)) : none;
-    const int received = next != nullptr && receives(stage, *next) ? static_cast<int>(direction_of(*next)) : none;
+    const int sent = done != nullptr && sends(stage, *done) ? static_cast<int>(track_of(*done)) : none;
+    const int received = next != nullptr && receives(stage, *next) ? static_cast<int>(track_of(*next)) : none;
     if (sent != none || received != none) {
       const std::int64_t micro_batch = done != nullptr ? done->micro_batch : next->micro_batch;
       program.calls.push_back(
           {.block = exchange(sent, received), .micro_batch = static_cast<std::int32_t>(micro_batch)});
     }
-    if (next != nullptr) pass(*next);
+    if (next != nullptr) act(*next);
   }
 }
 
@@ -103,7 +151,7 @@ void PipelineTransfers::write_exchanged(sim::Program& program, std::int64_t stag
 // first gradient can be there it sends at once.
 void PipelineTransfers::write_in_turns(sim::Program& program, std::int64_t stage,
                                        const std::vector<PipelineAction>& actions,
-                                       const std::function<void(const PipelineAction&)>& pass) {
+                                       const std::function<void(const PipelineAction&)>& act) {
   for (std::size_t i = 0; i <= actions.size(); ++i) {
     const PipelineAction* done = i > 0 ? &actions[i - 1] : nullptr;
     const PipelineAction* next = i < actions.size() ? &actions[i] : nullptr;
@@ -111,64 +159,88 @@ void PipelineTransfers::write_in_turns(sim::Program& program, std::int64_t stage
       program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(action.micro_batch)});
     };
     const auto send = [&] {
-      if (done != nullptr && sends(stage, *done)) call(exchange(static_cast<int>(direction_of(*done)), none), *done);
+      if (done != nullptr && sends(stage, *done)) call(exchange(static_cast<int>(track_of(*done)), none), *done);
     };
     const auto receive = [&] {
-      if (next != nullptr && receives(stage, *next)) call(exchange(none, static_cast<int>(direction_of(*next))), *next);
+      if (next != nullptr && receives(stage, *next)) call(exchange(none, static_cast<int>(track_of(*next))), *next);
     };
-    const bool gradient_first = done != nullptr && next != nullptr && done->kind == PipelineAction::Kind::forward &&
-                                next->kind == PipelineAction::Kind::backward &&
-                                done->micro_batch - next->micro_batch == stages_ - stage - 1;
+    const bool gradient_first = done != nullptr && next != nullptr && done->kind == Kind::forward &&
+                                next->kind == Kind::backward &&
+                                done->micro_batch - next->micro_batch == placement_.stages() - stage - 1;
     if (gradient_first) receive();
     send();
     if (!gradient_first) receive();
-    if (next != nullptr) pass(*next);
+    if (next != nullptr) act(*next);
   }
 }
 
 void PipelineTransfers::write_overlapped(sim::Program& program, std::int64_t stage,
                                          const std::vector<PipelineAction>& actions,
-                                         const std::function<void(const PipelineAction&)>& pass) {
-  std::array<std::size_t, 2> posted{};  // by direction
-  std::array<std::size_t, 2> awaited{};
-  const auto call = [&](sim::BlockId block, const PipelineAction& action) {
-    program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(action.micro_batch)});
+                                         const std::function<void(const PipelineAction&)>& act) {
+  struct Progress {
+    std::vector<std::size_t> posted_until{};  // before each action
+    std::size_t next = 0;                     // action to post
+    std::size_t posted = 0;
+    std::size_t awaited = 0;
   };
-  std::size_t next = 0;  // to post
+  std::vector<Progress> progress(tracks_.size());
+  for (std::size_t index = 0; index < tracks_.size(); ++index)
+    progress[index].posted_until =
+        receives_early(stage, index)
+            ? posted_in_step(actions, placement_.stages(), index == 0 ? Kind::forward : Kind::backward)
+            : posted_one_ahead(actions);
+  const auto call = [&](sim::BlockId block, const PipelineAction& pass) {
+    program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(pass.micro_batch)});
+  };
+  const auto turn = [](const std::vector<sim::BlockId>& blocks, std::size_t& count) {
+    return blocks[count++ % blocks.size()];
+  };
+  const auto post_ahead = [&](std::size_t index, std::size_t now) {
+    Progress& track = progress[index];
+    for (; track.next < track.posted_until[now]; ++track.next)
+      for (const PipelineAction& pass : actions[track.next].passes())
+        if (track_of(pass) == index && receives(stage, pass))
+          call(turn(tracks_[index].post_blocks, track.posted), pass);
+  };
   for (std::size_t i = 0; i < actions.size(); ++i) {
-    for (; next < std::min(i + 2, actions.size()); ++next) {
-      const std::size_t direction = direction_of(actions[next]);
-      if (receives(stage, actions[next]))
-        call(overlapped_.at(direction).post.at(posted.at(direction)++ % 2), actions[next]);
-    }
-    Overlapped& transfers = overlapped_.at(direction_of(actions[i]));
-    if (receives(stage, actions[i])) call(transfers.await.at(awaited.at(direction_of(actions[i]))++ % 2), actions[i]);
-    pass(actions[i]);
-    if (sends(stage, actions[i])) call(transfers.send, actions[i]);
+    for (std::size_t index = 0; index < tracks_.size(); ++index) post_ahead(index, i);
+    const std::vector<PipelineAction> passes = actions[i].passes();
+    for (const PipelineAction& pass : passes)
+      if (receives(stage, pass))
+        call(turn(tracks_[track_of(pass)].await_blocks, progress[track_of(pass)].awaited), pass);
+    act(actions[i]);
+    for (const PipelineAction& pass : passes)
+      if (sends(stage, pass)) call(tracks_[track_of(pass)].send_block, pass);
   }
 }
 
 void PipelineTransfers::write(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
-                              const std::function<void(const PipelineAction&)>& pass) {
-  if (stages_ == 1)
-    for (const PipelineAction& action : actions) pass(action);
-  else if (chunks_ > 1)
-    write_overlapped(program, stage, actions, pass);
-  else if (order_ == TransferOrder::in_turns)
-    write_in_turns(program, stage, actions, pass);
+                              const std::function<void(const PipelineAction&)>& act) {
+  if (placement_.stages() == 1)
+    for (const PipelineAction& action : actions) act(action);
+  else if (manner_.order == TransferOrder::ahead)
+    write_overlapped(program, stage, actions, act);
+  else if (manner_.order == TransferOrder::in_turns)
+    write_in_turns(program, stage, actions, act);
   else
-    write_exchanged(program, stage, actions, pass);
+    write_exchanged(program, stage, actions, act);
 }
 
 void PipelineTransfers::connect(sim::Plan& plan, const RankGrid& grid, std::size_t axis) const {
-  if (stages_ == 1) return;
+  const std::int64_t stages = placement_.stages();
+  if (stages == 1) return;
   for (std::int64_t i = 0; i < grid.ranks(); ++i) {
     const sim::RankId rank{static_cast<std::uint32_t>(i)};
     const std::int64_t stage = grid.coordinate(rank, axis);
-    if (stage + 1 == stages_ && chunks_ == 1) continue;
-    const sim::RankId next = grid.moved(rank, axis, (stage + 1) % stages_);
-    plan.communicators.add({rank, next}, {to_[0], from_[0]});
-    plan.communicators.add({next, rank}, {to_[1], from_[1]});
+    if (stage + 1 == stages && !placement_.wraps()) continue;
+    const sim::RankId next = grid.moved(rank, axis, (stage + 1) % stages);
+    // Up to the next stage, and back from it.
+    const auto join = [&](const Track& up, const Track& down) {
+      plan.communicators.add({rank, next}, {up.to, up.from});
+      plan.communicators.add({next, rank}, {down.to, down.from});
+    };
+    join(tracks_[0], tracks_[1]);
+    if (placement_.has_way_back()) join(tracks_[3], tracks_[2]);
   }
 }
 

@@ -142,8 +142,10 @@ void FsdpPlanner::make_communication() {
         expert_places(job_.cluster, expert_grid(), 1));
   const std::int64_t ranks = sequence_parallel() ? options_.tensor : 1;
   const Bytes message{model_.embedding.boundary.count / ranks};
-  transfers_.emplace(builder_, options_.pipeline, options_.chunks(),
-                     PipelineMessages{.activations = message, .gradients = message}, host_.forward);
+  const TransferOrder order = options_.chunks() > 1 ? TransferOrder::ahead : TransferOrder::at_once;
+  transfers_.emplace(builder_, PipelinePlacement(options_.schedule_kind(), options_.pipeline, options_.chunks()),
+                     PipelineMessages{.activations = message, .gradients = message},
+                     PipelineTransfers::Manner{.order = order, .launch = host_.forward});
   if (options_.pipeline > 1) {
     pipeline_ = builder_.stream("pipeline");
     pipeline_slot_ = builder_.slot("pipeline");
