@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "scenarios/diagnostics.hpp"
+#include "sim/broken_invariant.hpp"
 #include "strategies/plugin.hpp"
 
 namespace trainyard::scenarios {
@@ -27,9 +28,12 @@ auto guarded(const Framework& framework, std::string_view doing, const Call& cal
                                                          "' failed in " + std::string{doing} + ": " + std::string{why});
   };
   try {
+    const sim::ThrowBrokenInvariants of_the_plugin;
     return call();
   } catch (const sim::TooLarge&) {
     throw;
+  } catch (const sim::BrokenInvariant& error) {
+    throw failure(std::string{"it breaks a rule: "} + error.what());
   } catch (const std::exception& error) {
     throw failure(error.what());
   } catch (...) {

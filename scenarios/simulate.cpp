@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <stdexcept>
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/memory.hpp"
+#include "sim/broken_invariant.hpp"
 #include "sim/fold.hpp"
 #include "strategies/device_classes.hpp"
 #include "workloads/architecture.hpp"
@@ -281,15 +283,22 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
 }  // namespace
 
 Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
+  const auto fault_of_plugin = [&](const std::string& what) {
+    return ScenarioError({.file = scenario.made_by.plugin},
+                         "the plug-in's framework '" + scenario.framework + "' " + what);
+  };
+  std::optional<sim::ThrowBrokenInvariants> of_the_plugin;
+  if (!scenario.made_by.plugin.empty()) of_the_plugin.emplace();
   try {
     return plan_and_run(scenario, options);
   } catch (const sim::TooLarge& error) {
     throw ScenarioError({scenario.file.empty() ? scenario.name : scenario.file, 0, 0},
                         std::string("too large to simulate: ") + error.what());
+  } catch (const sim::BrokenInvariant& error) {
+    throw fault_of_plugin(std::string{"built an invalid plan: "} + error.what());
   } catch (const std::logic_error& error) {  // a stall, or plans for several devices that cannot be joined
     if (scenario.made_by.plugin.empty()) throw;
-    throw ScenarioError({.file = scenario.made_by.plugin}, "the plug-in's framework '" + scenario.framework +
-                                                               "' wrote a plan that cannot run: " + error.what());
+    throw fault_of_plugin(std::string{"wrote a plan that cannot run: "} + error.what());
   }
 }
 

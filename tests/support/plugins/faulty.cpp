@@ -67,6 +67,30 @@ class Stalls final : public Quiet {
   }
 };
 
+// Its only stream is missing.
+class BreaksARule final : public Quiet {
+ public:
+  strategies::PlannedStep plan(const Job& job) const override {
+    strategies::PlannedStep step;
+    sim::Plan& plan = step.plan;
+    const auto ranks = static_cast<std::size_t>(job.cluster.devices());
+    plan.communicators = sim::CommunicatorTable(ranks, 0);
+    for (std::size_t rank = 0; rank < ranks; ++rank) plan.program_of.add(sim::ProgramId{});
+    plan.programs.add({.name = "nothing", .calls = {}});
+    return step;
+  }
+};
+
+// A group of ranks that have no such slot.
+class BreaksARuleEarly final : public Quiet {
+ public:
+  strategies::PlannedStep plan(const Job& job) const override {
+    sim::CommunicatorTable table(static_cast<std::size_t>(job.cluster.devices()), 1);
+    table.of(sim::RankId{}, sim::SlotId{});
+    return {};
+  }
+};
+
 std::unique_ptr<strategies::Strategy> make_nothing() { return nullptr; }
 
 }  // namespace
@@ -76,4 +100,6 @@ TRAINYARD_PLUGIN({"fails-in-keys", "throws when it is asked for its options", &m
                  {"fails-in-plan", "throws a number", &make<FailsInPlan>},
                  {"too-large", "counts beyond 64 bits", &make<TooLarge>},
                  {"stalls", "has ranks wait for one that never comes", &make<Stalls>},
+                 {"breaks-a-rule", "has no stream", &make<BreaksARule>},
+                 {"breaks-a-rule-early", "has ranks look for a group that is not there", &make<BreaksARuleEarly>},
                  {"makes-nothing", "is not there", &make_nothing})

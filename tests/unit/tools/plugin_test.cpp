@@ -90,6 +90,15 @@ TEST(Plugin, APlanThatCannotRunIsReportedAtTheLibrary) {
                  library("faulty") + ": the plug-in's framework 'stalls' wrote a plan that cannot run: the simulated");
 }
 
+TEST(Plugin, APlanThatBreaksARuleOfPlansIsReportedAtTheLibrary) {
+  const std::string at = library("faulty") + ": the plug-in's framework '";
+  expect_refused(run_with("breaks-a-rule"),
+                 at + "breaks-a-rule' built an invalid plan: not true that a plan has between");
+  expect_refused(
+      run_with("breaks-a-rule-early"),
+      at + "breaks-a-rule-early' failed in plan(): it breaks a rule: not true that a rank communicates only");
+}
+
 TEST(Plugin, WhatIsTooLargeIsTheScenariosFault) {
   expect_refused(run_with("too-large"), "gpt-1.3b-ddp-64-a100.yaml: too large to simulate: ");
 }
