@@ -23,20 +23,39 @@ std::vector<PipelineAction> warm_pair_drain(const std::vector<PipelineAction>& f
   return actions;
 }
 
-std::vector<PipelineAction> zb_h1(std::int64_t stage, std::int64_t stages, std::int64_t micro_batches) {
-  std::vector<PipelineAction> actions;
-  std::int64_t forwards = 0;
-  std::int64_t weights = 0;
-  const auto add = [&](Kind kind, std::int64_t micro_batch) {
-    actions.push_back({.kind = kind, .micro_batch = micro_batch});
-  };
-  while (forwards < std::min(stages - stage - 1, micro_batches)) add(Kind::forward, forwards++);
-  for (std::int64_t turn = 0; turn < micro_batches; ++turn) {
-    if (forwards < micro_batches) add(Kind::forward, forwards++);
-    add(Kind::backward_input, turn);
-    if (turn >= stage) add(Kind::backward_weight, weights++);
+// Micro-batches go through the chunks in groups.
+struct PassOrder {
+  std::vector<PipelineAction> forwards;
+  std::vector<PipelineAction> backwards;
+};
+PassOrder in_groups(std::int64_t micro_batches, std::int64_t chunks, std::int64_t group, Kind backward) {
+  PassOrder order;
+  for (std::int64_t first = 0; first < micro_batches; first += group) {
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+      for (std::int64_t i = first; i < std::min(first + group, micro_batches); ++i) {
+        order.forwards.push_back({.kind = Kind::forward, .micro_batch = i, .chunk = chunk});
+        order.backwards.push_back({.kind = backward, .micro_batch = i, .chunk = chunks - 1 - chunk});
+      }
+    }
   }
-  while (weights < micro_batches) add(Kind::backward_weight, weights++);
+  return order;
+}
+
+std::vector<PipelineAction> zb_h1(std::int64_t stage, std::int64_t stages, const PassOrder& order,
+                                  std::int64_t chunks_ahead) {
+  const auto passes = std::ssize(order.forwards);
+  const std::int64_t warm_up = std::min(stages - stage - 1 + chunks_ahead, passes);
+  std::vector<PipelineAction> actions(order.forwards.begin(), order.forwards.begin() + warm_up);
+  const auto weights = [&](std::int64_t turn) {
+    actions.push_back(order.backwards[static_cast<std::size_t>(turn)]);
+    actions.back().kind = Kind::backward_weight;
+  };
+  for (std::int64_t turn = 0; turn < passes; ++turn) {
+    if (warm_up + turn < passes) actions.push_back(order.forwards[static_cast<std::size_t>(warm_up + turn)]);
+    actions.push_back(order.backwards[static_cast<std::size_t>(turn)]);
+    if (turn >= stage) weights(turn - stage);
+  }
+  for (std::int64_t turn = std::max<std::int64_t>(0, passes - stage); turn < passes; ++turn) weights(turn);
   return actions;
 }
 
@@ -248,30 +267,28 @@ std::vector<PipelineAction> dualpipe_v(std::int64_t stage, std::int64_t stages, 
 
 std::vector<PipelineAction> interleaved(std::int64_t stage, std::int64_t stages, std::int64_t micro_batches,
                                         std::int64_t chunks, std::int64_t group) {
-  std::vector<PipelineAction> forwards;
-  std::vector<PipelineAction> backwards;
-  for (std::int64_t first = 0; first < micro_batches; first += group) {
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-      for (std::int64_t i = first; i < std::min(first + group, micro_batches); ++i) {
-        forwards.push_back({.kind = Kind::forward, .micro_batch = i, .chunk = chunk});
-        backwards.push_back({.kind = Kind::backward, .micro_batch = i, .chunk = chunks - 1 - chunk});
-      }
-    }
-  }
+  const PassOrder order = in_groups(micro_batches, chunks, group, Kind::backward);
   const std::int64_t warm_up = chunks == 1 ? stages - stage - 1 : 2 * (stages - stage - 1) + (chunks - 1) * group;
-  return warm_pair_drain(forwards, backwards, static_cast<std::size_t>(std::min(warm_up, micro_batches * chunks)));
+  return warm_pair_drain(order.forwards, order.backwards,
+                         static_cast<std::size_t>(std::min(warm_up, micro_batches * chunks)));
 }
 
-std::vector<PipelineAction> gpipe(std::int64_t micro_batches) {
+std::vector<PipelineAction> gpipe(std::int64_t micro_batches, std::int64_t chunks) {
   std::vector<PipelineAction> actions;
-  for (std::int64_t i = 0; i < micro_batches; ++i) actions.push_back({.kind = Kind::forward, .micro_batch = i});
-  for (std::int64_t i = micro_batches; i-- > 0;) actions.push_back({.kind = Kind::backward, .micro_batch = i});
+  for (std::int64_t chunk = 0; chunk < chunks; ++chunk)
+    for (std::int64_t i = 0; i < micro_batches; ++i)
+      actions.push_back({.kind = Kind::forward, .micro_batch = i, .chunk = chunk});
+  for (std::int64_t chunk = chunks; chunk-- > 0;)
+    for (std::int64_t i = micro_batches; i-- > 0;)
+      actions.push_back({.kind = Kind::backward, .micro_batch = i, .chunk = chunk});
   return actions;
 }
 
 std::int64_t chunks_of(ScheduleKind kind, std::int64_t wanted) {
   switch (kind) {
+    case ScheduleKind::gpipe:
     case ScheduleKind::interleaved:
+    case ScheduleKind::zb_h1:
       return wanted;
     case ScheduleKind::zb_v:
     case ScheduleKind::dualpipe:
@@ -299,14 +316,16 @@ std::vector<PipelineAction> pipeline_schedule(ScheduleKind kind, std::int64_t st
     sim::ensure(micro_batches >= 2 * stages, "DualPipe is filled by twice as many micro-batches as stages");
     sim::ensure(!both_ways || (stages % 2 == 0 && micro_batches % 2 == 0), "both directions of DualPipe are alike");
   }
+  const std::int64_t in_group = group > 0 ? group : stages;
   switch (kind) {
     case ScheduleKind::gpipe:
-      return gpipe(micro_batches);
+      return gpipe(micro_batches, chunks);
     case ScheduleKind::one_forward_one_backward:
     case ScheduleKind::interleaved:
-      return interleaved(stage, stages, micro_batches, chunks, group > 0 ? group : stages);
+      return interleaved(stage, stages, micro_batches, chunks, in_group);
     case ScheduleKind::zb_h1:
-      return zb_h1(stage, stages, micro_batches);
+      return zb_h1(stage, stages, in_groups(micro_batches, chunks, in_group, Kind::backward_input),
+                   (chunks - 1) * in_group);
     case ScheduleKind::zb_h2:
       return ZeroBubbleH2(stages, micro_batches).actions_of(stage);
     case ScheduleKind::zb_v:

@@ -38,14 +38,16 @@ struct PipelineAction {
 
 // Stage `stage` of `stages`, `micro_batches` per step, `chunks` model chunks per stage (1 unless the schedule has
 // more).
-//   gpipe: all forwards, then all backwards, the last micro-batch first.
+//   gpipe: all forwards, then all backwards, the last micro-batch first; with several chunks, chunk by chunk (PyTorch's
+//   ScheduleLoopedBFS).
 //   1f1b: min(stages - stage - 1, m) forwards, then pairs, then what is left.
 //   interleaved: micro-batches go through the chunks in groups of `group` (0: as many as stages; the last may be
 //   smaller), after a warm-up of 2 (stages - stage - 1) + (chunks - 1) x group chunk-forwards; backward walks the same
 //   table with the chunks reversed.
 //   zb-h1: warm-up as 1f1b, then forward and backward for inputs in turns; each backward for weights comes `stage`
 //   turns after the one for inputs of the same micro-batch, so that as many micro-batches are in flight as under 1f1b:
-//   `stages` on every stage. It is PyTorch's ScheduleInterleavedZeroBubble with one chunk. zb-h2: up to 2 stages - 1
+//   `stages` on every stage. It is PyTorch's ScheduleInterleavedZeroBubble, which may have several chunks: passes are
+//   in the order of interleaved, the warm-up (chunks - 1) x group longer than with one. zb-h2: up to 2 stages - 1
 //   micro-batches in flight, which leaves no bubble where the three passes take equally long: backward for inputs as
 //   soon as it can be, else forward, else backward for weights.
 //   zb-v: two chunks in a V; 2 x stages chunk-forwards are in flight, as much as `stages` micro-batches. PyTorch's

@@ -28,18 +28,21 @@ std::vector<std::size_t> posted_one_ahead(const std::vector<PipelineAction>& act
 // stages working in step, the sender sends, which is stages - 1 passes behind. In groups of more micro-batches than
 // stages that is long before the receiver needs it (recv_tensor_from_previous_stage in megatron/core/
 // pipeline_parallel/schedules.py).
-std::vector<std::size_t> posted_in_step(const std::vector<PipelineAction>& actions, std::int64_t stages, Kind kind) {
-  const std::int64_t step = kind == Kind::forward ? 1 : -1;             // of chunks
+std::vector<std::size_t> posted_in_step(const std::vector<PipelineAction>& actions, std::int64_t stages, bool forward) {
+  const auto of_track = [&](const PipelineAction& action) {
+    return action.kind != Kind::backward_weight && (action.kind == Kind::forward) == forward;
+  };
+  const std::int64_t step = forward ? 1 : -1;                           // of chunks
   std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> turns;  // of chunk and micro-batch
   for (const PipelineAction& action : actions)
-    if (action.kind == kind) turns.emplace(std::pair{action.chunk, action.micro_batch}, std::ssize(turns));
+    if (of_track(action)) turns.emplace(std::pair{action.chunk, action.micro_batch}, std::ssize(turns));
   std::vector<std::size_t> until = posted_one_ahead(actions);
   std::size_t next = 0;
   std::int64_t turn = -1;
   for (std::size_t i = 0; i < actions.size(); ++i) {
-    if (actions[i].kind == kind) ++turn;
+    if (of_track(actions[i])) ++turn;
     for (; next < actions.size(); ++next) {
-      if (actions[next].kind != kind) continue;
+      if (!of_track(actions[next])) continue;
       const auto sent = turns.find({actions[next].chunk - step, actions[next].micro_batch});
       if (sent != turns.end() && sent->second + stages - 1 > turn) break;
     }
@@ -185,10 +188,9 @@ void PipelineTransfers::write_overlapped(sim::Program& program, std::int64_t sta
   };
   std::vector<Progress> progress(tracks_.size());
   for (std::size_t index = 0; index < tracks_.size(); ++index)
-    progress[index].posted_until =
-        receives_early(stage, index)
-            ? posted_in_step(actions, placement_.stages(), index == 0 ? Kind::forward : Kind::backward)
-            : posted_one_ahead(actions);
+    progress[index].posted_until = receives_early(stage, index)
+                                       ? posted_in_step(actions, placement_.stages(), index == 0)
+                                       : posted_one_ahead(actions);
   const auto call = [&](sim::BlockId block, const PipelineAction& pass) {
     program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(pass.micro_batch)});
   };

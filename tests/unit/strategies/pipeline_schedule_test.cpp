@@ -381,5 +381,17 @@ TEST(PassesOverlapped, HaveOneMoreForwardPassAheadAndThenOneOfEachAtOnce) {
   }
 }
 
+TEST(PipelineSchedule, GPipeGoesThroughItsChunksOneAfterTheOther) {
+  EXPECT_EQ(to_text(pipeline_schedule(gpipe, 0, 2, 2, 2), true), "F0.0 F1.0 F0.1 F1.1 B1.1 B0.1 B1.0 B0.0");
+}
+
+// As the interleaved schedule, with weight gradients as many turns late as stages come before.
+TEST(PipelineSchedule, ZbH1MayHaveSeveralChunks) {
+  EXPECT_EQ(to_text(pipeline_schedule(zb_h1, 0, 2, 2, 2), true),
+            "F0.0 F1.0 F0.1 F1.1 I0.1 W0.1 I1.1 W1.1 I0.0 W0.0 I1.0 W1.0");
+  EXPECT_EQ(to_text(pipeline_schedule(zb_h1, 1, 2, 2, 2), true),
+            "F0.0 F1.0 F0.1 I0.1 F1.1 I1.1 W0.1 I0.0 W1.1 I1.0 W0.0 W1.0");
+}
+
 }  // namespace
 }  // namespace trainyard::strategies
