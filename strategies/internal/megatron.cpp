@@ -230,7 +230,9 @@ std::vector<Problem> MegatronLm::check(const Job& job) const {
     return problems;
   }
   if (model.structure == Structure::encoder_decoder && o.pipeline > 1)
-    report("strategy.pipeline", "a pipeline of encoder and decoder is not supported yet; use 1");
+    report("strategy.pipeline",
+           "Megatron-LM gave encoder and decoder stages of their own (pipeline-model-parallel-split-rank, later "
+           "encoder-pipeline-model-parallel-size), but no longer does; use 1");
   if (job.training.recompute.every > 1 && job.training.recompute.every > model.total_layers())
     report("training.recompute", "groups of " + std::to_string(job.training.recompute.every) +
                                      " layers are more than the model's " + std::to_string(model.total_layers()));
