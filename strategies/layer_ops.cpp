@@ -113,20 +113,36 @@ void exchange_heads(BlockWriter& block, const ContextCommunication& context, std
     block.blocking(context.send, block.call(context.group, CollectiveKind::all_to_all, part, sim::Purpose::context));
 }
 
+// To the next rank of the ring, and from the one before.
+void hand_on(BlockWriter& block, const ContextCommunication& context, sim::Bytes message) {
+  const auto call = [&](sim::SlotId slot, CollectiveKind kind) {
+    return block.call(slot, kind, message, sim::Purpose::context);
+  };
+  block.communicate(context.send, call(context.next, CollectiveKind::send));
+  block.communicate(context.receive, call(context.previous, CollectiveKind::receive));
+}
+
 void write_ring(BlockWriter& block, const Operator& op, const std::vector<sim::Kernel>& kernels,
-                const ContextCommunication& context, sim::Bytes message) {
+                const ContextCommunication& context, bool backward) {
+  const auto streams = static_cast<sim::StreamSet>(sim::set_of(context.send) | sim::set_of(context.receive));
+  const sim::Bytes keys_and_values = op.keys + op.values;
+  const auto& pytorch = context.pytorch_ring;
+  const bool gathers = pytorch && pytorch->gathers && op.ring_steps > 1;
+  const sim::Bytes gathered = gathers ? keys_and_values * context.ranks : sim::Bytes{};
+  if (gathers) block.memory(sim::MemoryPurpose::buffers, gathered);
   for (std::int64_t step = 0; step < op.ring_steps; ++step) {
-    const bool hands_on = step + 1 < op.ring_steps;
-    if (hands_on) {
-      const auto call = [&](sim::SlotId slot, CollectiveKind kind) {
-        return block.call(slot, kind, message, sim::Purpose::context);
-      };
-      block.communicate(context.send, call(context.next, CollectiveKind::send));
-      block.communicate(context.receive, call(context.previous, CollectiveKind::receive));
-    }
+    const bool more = step + 1 < op.ring_steps;
+    if (gathers && step == 0)
+      block.communicate(context.send,
+                        block.call(context.group, CollectiveKind::all_gather, gathered, sim::Purpose::context));
+    if (!gathers && more) hand_on(block, context, keys_and_values * (backward && !pytorch ? 2 : 1));
     block.compute({&kernels[static_cast<std::size_t>(step)], 1});
-    if (hands_on) block.wait_for(static_cast<sim::StreamSet>(sim::set_of(context.send) | sim::set_of(context.receive)));
+    const bool gradients = backward && pytorch;
+    if (more || gradients) block.wait_for(streams);
+    if (gradients) hand_on(block, context, keys_and_values * pytorch->gradient_width);
+    if (gradients && !more) block.wait_for(streams);
   }
+  if (gathers) block.memory(sim::MemoryPurpose::buffers, -gathered);
   block.compute(std::span(kernels).subspan(static_cast<std::size_t>(op.ring_steps)));
 }
 
@@ -138,7 +154,7 @@ void write_attention(BlockWriter& block, const Operator& op, const std::vector<s
   };
   switch (context.exchange) {
     case workloads::ContextExchange::ring:
-      return write_ring(block, op, kernels, context, (op.keys + op.values) * (backward ? 2 : 1));
+      return write_ring(block, op, kernels, context, backward);
     case workloads::ContextExchange::gather:
       if (!backward) all_keys(CollectiveKind::all_gather);
       block.compute(kernels);
@@ -151,7 +167,7 @@ void write_attention(BlockWriter& block, const Operator& op, const std::vector<s
       else
         exchange_heads(block, context, {op.queries, op.keys, op.values});
       if (op.ring_steps > 1)
-        write_ring(block, op, kernels, context, (op.keys + op.values) * (backward ? 2 : 1));
+        write_ring(block, op, kernels, context, backward);
       else
         block.compute(kernels);
       if (backward)

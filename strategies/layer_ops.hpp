@@ -50,6 +50,13 @@ struct ContextCommunication {
   sim::SlotId group{};      // ranks of the collectives
   sim::SlotId next{};       // in the ring
   sim::SlotId previous{};
+  // PyTorch's ring, whose kernels are those of a ring however keys and values come: gradients of keys and values go
+  // round on their own, from every step to the next, and behind the last one to the rank that they belong to.
+  struct PytorchRing {
+    bool gathers = true;              // keys and values of all come at once while the first step runs
+    std::int64_t gradient_width = 2;  // bytes per byte of a key: they are summed up in 32 bits
+  };
+  std::optional<PytorchRing> pytorch_ring = std::nullopt;
 };
 
 // Around the experts, to their ranks and back; all exposed. Sources: NVIDIA/Megatron-LM

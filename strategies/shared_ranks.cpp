@@ -71,7 +71,9 @@ void connect_context(sim::CommunicatorTable& table, const RankGrid& grid, std::s
 
 void connect_context(sim::CommunicatorTable& table, const RankGrid& grid, std::size_t group_axis, std::size_t ring_axis,
                      const ContextCommunication& context) {
-  if (context.exchange != ContextExchange::ring) add_groups(table, grid, {group_axis}, context.group);
+  const bool gathers_in_ring = context.pytorch_ring && context.pytorch_ring->gathers;
+  if (context.exchange != ContextExchange::ring || gathers_in_ring)
+    add_groups(table, grid, {group_axis}, context.group);
   if (!goes_round(context.exchange)) return;
   for_each_group(grid, ring_axis, [&](const std::vector<sim::RankId>& ranks) {
     for (std::size_t i = 0; ranks.size() > 1 && i < ranks.size(); ++i)

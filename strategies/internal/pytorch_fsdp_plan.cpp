@@ -38,13 +38,12 @@ FsdpPlanner::FsdpPlanner(const FsdpOptions& options, const Job& job)
 }
 
 workloads::Shard FsdpPlanner::shard() const {
-  const bool rotates = options_.context_parallel_rotate_method.value == "alltoall";
   return {.micro_batch = micro_batch_,
           .tensor = options_.tensor,
           .sequence_parallel = sequence_parallel(),
           .keeps_gathered_inputs = true,
           .context = options_.context,
-          .context_exchange = rotates ? ContextExchange::ring : ContextExchange::gather,
+          .context_exchange = ContextExchange::ring,
           .expert = options_.expert,
           .expert_tensor = options_.expert_tensor};
 }
@@ -131,7 +130,7 @@ void FsdpPlanner::make_communication() {
     if (options_.overlap_tensor) tensor.pieces = options_.tensor;
     with_.tensor = tensor;
   }
-  if (options_.context > 1) with_.context = context_communication(builder_, shard().context_exchange, options_.context);
+  make_context_communication();
   // How many tokens come from each rank must be known before they are received (torchtitan/distributed/
   // expert_parallel.py).
   with_.host_reads_loads = job_.model.experts && options_.expert > 1;
@@ -150,6 +149,18 @@ void FsdpPlanner::make_communication() {
     pipeline_ = builder_.stream("pipeline");
     pipeline_slot_ = builder_.slot("pipeline");
   }
+}
+
+// Both ways keys and values, and their gradients on their own, are those of a ring's steps (pytorch/pytorch
+// torch/distributed/tensor/experimental/_attention.py: _templated_ring_attention and its backward, where only keys and
+// values follow set_rotate_method).
+void FsdpPlanner::make_context_communication() {
+  if (options_.context == 1) return;
+  with_.context = context_communication(builder_, ContextExchange::ring, options_.context);
+  const bool gathers = options_.context_parallel_rotate_method.value == "allgather";
+  if (gathers) with_.context->group = builder_.slot("context");
+  with_.context->pytorch_ring =
+      ContextCommunication::PytorchRing{.gathers = gathers, .gradient_width = 4 / gather_bytes_};
 }
 
 // From neighbouring ranks outwards: tensor, shards (context innermost) in two parts for resharding, replicas, stages

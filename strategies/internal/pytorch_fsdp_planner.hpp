@@ -111,6 +111,7 @@ class FsdpPlanner {
   void place_layers();
   void make_streams_and_slots();
   void make_communication();
+  void make_context_communication();
   void wire_ranks();
   Unit total_of(const Stage& stage) const;
   workloads::Shard shard() const;

@@ -253,14 +253,36 @@ TEST(FsdpContext, ShardsOverTheRanksThatShareASequenceToo) {
     expect_bytes(wire(shared, kind), wire(alone, kind));
 }
 
-TEST(FsdpContext, GathersKeysAndValuesOrPassesThemRound) {
-  constexpr double keys_and_values = 2 * 4 * 1024 * 8 * 128 * 2;  // of four sequences, whole
-  const Result gathered = fsdp({"training.micro_batch=4", "strategy.context=2"});
-  expect_bytes(wire(gathered, CollectiveKind::all_gather, Purpose::context), layers * keys_and_values / 2);
-  expect_bytes(wire(gathered, CollectiveKind::reduce_scatter, Purpose::context), layers * keys_and_values / 2);
-  const Result passed =
-      fsdp({"training.micro_batch=4", "strategy.context=2", "strategy.context_parallel_rotate_method=alltoall"});
-  expect_bytes(wire(passed, CollectiveKind::send, Purpose::context), layers * (1 + 2) * keys_and_values / 2);
+// Of c ranks each has 1/c of the keys and values. Forward they come once from every other rank, either way, and
+// backward again; their gradients, in 32 bits, go all the way round.
+TEST(FsdpContext, GathersKeysAndValuesTwiceOrPassesThemRoundTwice) {
+  for (const double ranks : {2.0, 4.0}) {
+    const double keys_and_values = ranks * 2 * 2 * 1024 * 8 * 128 * 2 / ranks;  // of a rank
+    const double once = layers * (ranks - 1) * keys_and_values;
+    const double gradients = layers * ranks * 2 * keys_and_values;
+    std::vector<std::string> settings{"training.micro_batch=" + std::to_string(static_cast<int>(2 * ranks)),
+                                      "strategy.context=" + std::to_string(static_cast<int>(ranks))};
+    const Result gathered = fsdp(settings);
+    const CommunicationSummary gathers = tests::row(gathered, Purpose::context, CollectiveKind::all_gather);
+    EXPECT_EQ(gathers.count, 2 * layers);
+    expect_bytes(gathers.wire_bytes, 2 * once);
+    expect_bytes(wire(gathered, CollectiveKind::send, Purpose::context), gradients);
+    EXPECT_EQ(count(gathered, CollectiveKind::send, Purpose::context), ranks * layers);
+    EXPECT_EQ(wire(gathered, CollectiveKind::reduce_scatter, Purpose::context), 0);
+    settings.emplace_back("strategy.context_parallel_rotate_method=alltoall");
+    const Result passed = fsdp(settings);
+    expect_bytes(wire(passed, CollectiveKind::send, Purpose::context), 2 * once + gradients);
+    EXPECT_EQ(wire(passed, CollectiveKind::all_gather, Purpose::context), 0);
+  }
+}
+
+TEST(FsdpContext, RecomputationGathersKeysAndValuesOnceMore) {
+  const auto gathers = [](const std::string& recompute) {
+    return count(fsdp({"training.micro_batch=4", "strategy.context=2", recompute}), CollectiveKind::all_gather,
+                 Purpose::context);
+  };
+  EXPECT_EQ(gathers("training.recompute=full"), 3 * layers);
+  EXPECT_EQ(gathers("training.recompute=none"), 2 * layers);
 }
 
 // Two layers with eight experts, on eight ranks.
