@@ -42,6 +42,18 @@ KernelStyle eager_style(const Model& model) {
   return style;
 }
 
+std::size_t Layer::operators_until_last_kept() const {
+  for (std::size_t i = operators.size(); i-- > 0;) {
+    const Operator& op = operators[i];
+    const bool product = op.role == Role::column_linear || op.role == Role::row_linear || op.of_experts;
+    // Adapters' second products read what their first ones made.
+    const bool adapted = op.trained > 0 && op.trained < op.parameters;
+    if (product && !adapted) return i;
+    if (product || op.saved.count > 0) return i + 1;
+  }
+  return 0;
+}
+
 bool Layer::runs_again(const Operator& op, const Recompute& recompute, bool every_second_product) const {
   switch (recompute.kind) {
     case Recompute::Kind::none:

@@ -134,6 +134,10 @@ struct Layer {
   std::int64_t expert_trained = 0;  // of `trained`, those of experts
 
   sim::Bytes saved_bytes(const Recompute& recompute, bool every_second_product) const;
+  // How many operators run again at most where recomputation ends with the last value that is kept for backward: a
+  // matrix product keeps its input before it runs (set_checkpoint_early_stop in pytorch/pytorch
+  // torch/utils/checkpoint.py).
+  std::size_t operators_until_last_kept() const;
   // Whether `op` runs again in the backward pass.
   bool runs_again(const Operator& op, const Recompute& recompute, bool every_second_product) const;
 };

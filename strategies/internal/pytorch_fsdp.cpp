@@ -206,6 +206,9 @@ std::vector<sim::Key> PytorchFsdp::keys() {
       {"requires_gradient_sync", &o.requires_gradient_sync,
        "reduce the gradients of every micro-batch; false: of the last, whole ones are kept until then "
        "(set_requires_gradient_sync, no_sync); a pipeline always does that"},
+      {"checkpoint_early_stop", &o.checkpoint_early_stop,
+       "recomputation of a layer ends with the last value that its backward pass needs (set_checkpoint_early_stop, "
+       "early_stop); PyTorch before 2.1: false"},
       {"cpu_offload", &o.cpu_offload, "shards, their gradients and the optimizer are on the host (CPUOffloadPolicy)"},
       {"pin_memory", &o.pin_memory, "cpu_offload: host memory is pinned, so that the host need not wait for copies"},
       {"reshard_after_forward", &o.reshard_after_forward,

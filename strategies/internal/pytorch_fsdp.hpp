@@ -35,6 +35,7 @@ struct FsdpOptions {
   std::int64_t fsdp_version = 2;
   std::optional<std::int64_t> shard;
   bool requires_gradient_sync = true;
+  bool checkpoint_early_stop = true;
   bool cpu_offload = false;
   bool pin_memory = true;
   // FSDP2

@@ -78,7 +78,9 @@ void FsdpPlanner::write_part_backward(BlockWriter& block, const Pass& pass, cons
   const Bytes working = std::max(everything - kept, Bytes{}) + backward_workspace(part);
   block.memory(MemoryPurpose::activations, working);
   block.memory(MemoryPurpose::gradients, Bytes{part.trained * gather_bytes_});
-  write_recompute(block, part, recompute, true, with);
+  const OperatorRange range = options_.checkpoint_early_stop ? OperatorRange{0, part.operators_until_last_kept()}
+                                                             : all_operators(part);
+  write_recompute(block, part, range, recompute, true, with);
   if (pass.part == embedding_part && with.tensor)
     block.blocking(tensor_, builder_.call(tensor_slot_, CollectiveKind::all_gather, part.boundary, Purpose::tensor));
   write_backward(block, part, with, [&](BlockWriter& writer, std::size_t index) {

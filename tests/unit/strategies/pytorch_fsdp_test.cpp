@@ -151,7 +151,8 @@ TEST_F(FsdpTensor, ShardsThePartOfATensorRank) {
 }
 
 // Two gathers and two reductions in each layer and direction; beside them, embedding (reduction, gather) and head
-// (gather, reduction). Recomputation gathers again; the selective one keeps what was reduced.
+// (gather, reduction). Recomputation gathers again, but ends before the last product; the selective one keeps what was
+// reduced.
 TEST_F(FsdpTensor, GathersAndReducesTheSequenceAroundEveryBlock) {
   struct Expected {
     const char* recompute;
@@ -159,7 +160,7 @@ TEST_F(FsdpTensor, GathersAndReducesTheSequenceAroundEveryBlock) {
   };
   for (const Expected& expected :
        {Expected{"none", 4 * layers + 2, 4 * layers + 2}, Expected{"selective", 6 * layers + 2, 4 * layers + 2},
-        Expected{"full", 6 * layers + 2, 6 * layers + 2}}) {
+        Expected{"full", 6 * layers + 2, 5 * layers + 2}}) {
     const Result result = with({std::string{"training.recompute="} + expected.recompute});
     EXPECT_EQ(count(result, CollectiveKind::all_gather, Purpose::tensor), expected.gathers);
     EXPECT_EQ(count(result, CollectiveKind::reduce_scatter, Purpose::tensor), expected.reductions);
@@ -452,6 +453,29 @@ TEST_F(FsdpOrder, DeeperPrefetchHoldsMoreAndMovesTheSame) {
   EXPECT_EQ(wire(usual, CollectiveKind::all_gather), wire(deep, CollectiveKind::all_gather));
   EXPECT_EQ(wire(usual, CollectiveKind::reduce_scatter), wire(deep, CollectiveKind::reduce_scatter));
   EXPECT_GT(deep.memory.allocated, usual.memory.allocated);
+}
+
+// The last product of a layer is not needed for its backward pass: w2 of the feed-forward network.
+TEST(FsdpRecompute, EndsWithTheLastValueThatIsNeeded) {
+  const auto flop = [](const std::vector<std::string>& settings) {
+    std::vector<std::string> all_settings{"training.micro_batch=2", "training.recompute=full"};
+    all_settings.insert(all_settings.end(), settings.begin(), settings.end());
+    const Result result = fsdp(all_settings);
+    return result.hardware_tflops_per_device * result.step_time_s * 1e12;
+  };
+  const double saved = flop({"strategy.checkpoint_early_stop=false"}) - flop({});
+  const double product = 2.0 * 2 * 1024 * 14336 * hidden * layers;
+  EXPECT_NEAR(saved, product, 1e-6 * product);
+}
+
+// With a tensor group neither is what follows that product.
+TEST(FsdpRecompute, ThatEndsEarlyReducesNothingBehind) {
+  const auto reductions = [](const std::string& stops) {
+    return count(fsdp({"training.micro_batch=2", "training.recompute=full", "strategy.tensor=2",
+                       "strategy.checkpoint_early_stop=" + stops}),
+                 CollectiveKind::reduce_scatter, Purpose::tensor);
+  };
+  EXPECT_EQ(reductions("false") - reductions("true"), 2 * layers);  // of two micro-batches
 }
 
 TEST(FsdpChecks, NameTheKeyAndWhatWouldDo) {
