@@ -53,6 +53,11 @@ struct FsdpOptions {
   bool first_version() const { return fsdp_version == 1; }
   std::int64_t chunks() const;  // model chunks per pipeline stage
   ScheduleKind schedule_kind() const;
+  // Experts that are shared are sharded over more ranks than there are: each of their matrices on its second dimension
+  // (apply_fsdp in torchtitan/models/llama4/infra/parallelize.py).
+  bool shards_columns_of_experts(const Job& job) const {
+    return !first_version() && expert > 1 && expert_shards(job) * expert > job.model.experts->count;
+  }
   std::int64_t data(const Job& job) const { return job.cluster.devices() / (tensor * pipeline * context); }
   // Ranks with the same part of the model: parameters are sharded and replicated over them.
   std::int64_t ranks(const Job& job) const { return job.cluster.devices() / (tensor * pipeline); }

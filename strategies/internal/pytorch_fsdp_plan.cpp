@@ -28,6 +28,7 @@ FsdpPlanner::FsdpPlanner(const FsdpOptions& options, const Job& job)
       gather_bytes_(workloads::activation_bytes(job.training.precision)),
       reduce_bytes_(workloads::element_bytes(
           gradient_precision(job.training, gather_bytes_ == 2 ? Precision::bf16 : Precision::fp32))),
+      shards_columns_(options.shards_columns_of_experts(job)),
       architecture_(workloads::describe(job.model, job.training.sequence, 0, job.training.documents)),
       state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32,
                                     workloads::factored_moments(architecture_))),

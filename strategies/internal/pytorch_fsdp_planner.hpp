@@ -184,6 +184,7 @@ class FsdpPlanner {
   workloads::KernelCosts costs_;
   std::int64_t gather_bytes_;  // per element
   std::int64_t reduce_bytes_;
+  bool shards_columns_;  // of experts
   workloads::Architecture architecture_;
   workloads::StateBytes state_;
 

@@ -120,9 +120,16 @@ void FsdpPlanner::write_copy_in(BlockWriter& block, const Unit& unit, sim::Strea
 }
 
 // Compute waits for the gather. FSDP2 copies its output into the parameter tensors; those of FSDP1 are views of it.
+// Parts of columns do not lie one behind the other: once copied out they are joined, and gradients are cut up before
+// they are packed (foreach_all_gather_copy_out and foreach_reduce in
+// torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py).
 void FsdpPlanner::write_arrival(BlockWriter& block, const Unit& unit) {
   block.wait_for(gathered(0));
-  if (!options_.first_version()) block.record(released(0), kernel("copy out", 2 * gathered_bytes(unit).count));
+  if (options_.first_version()) return;
+  block.record(released(0), kernel("copy out", 2 * gathered_bytes(unit).count));
+  if (!shards_columns_ || unit.experts.empty()) return;
+  const sim::Kernel join = kernel("join columns", 2 * gathered_bytes(unit.experts).count);
+  block.compute({&join, 1});
 }
 
 // What is resharded over a smaller group after forward stays until the end of backward.
@@ -183,6 +190,11 @@ void FsdpPlanner::write_pack(BlockWriter& block, const Unit& unit, bool from_kep
   const std::int64_t fresh = unit.trained() * gather_bytes_;
   const std::int64_t reduced = unit.trained() * reduce_bytes_;
   if (!options_.first_version()) {
+    if (shards_columns_ && unit.experts.trained > 0) {
+      const std::int64_t element = from_kept ? reduce_bytes_ : gather_bytes_;
+      const sim::Kernel cut = kernel("cut up columns", 2 * unit.experts.trained * element);
+      block.compute({&cut, 1});
+    }
     const sim::Kernel pack = kernel("pack gradients", (from_kept ? kept_gradients(unit).count : fresh) + reduced);
     block.compute({&pack, 1});
     return;

@@ -308,6 +308,29 @@ TEST_F(FsdpExperts, AreShardedOverTheRanksThatHaveTheSameOnes) {
   }
 }
 
+// Experts divided over two ranks: on two nodes eight ranks share the four of each, so that they are cut on their
+// columns.
+TEST(FsdpColumns, OfExpertsAreJoinedAndCutUpWhereRanksAreMoreThanExperts) {
+  const auto kernels = [](const char* nodes) {
+    const auto simulation = tests::simulated(one_node, {"model=mixtral-8x7b", "model.layers=2", two_passes,
+                                                        "strategy.expert=2", std::string{"cluster.nodes="} + nodes});
+    std::map<std::string, std::pair<std::int64_t, double>> found;  // how often, and bytes of each
+    const sim::Program& program = simulation.plan.programs[sim::ProgramId{}];
+    const std::vector<std::int64_t> counts = sim::kernel_counts(simulation.plan, program);
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      const sim::Kernel& kernel = simulation.plan.kernels[simulation.plan.kernels.id(i)];
+      found[kernel.name] = {counts[i], static_cast<double>(kernel.bytes.count)};
+    }
+    return found;
+  };
+  const auto cut = kernels("2");
+  constexpr double experts_of_rank = 8.0 / 2 * 3 * 4096 * 14336;
+  // In forward and again in backward; bf16 read and written.
+  EXPECT_EQ(cut.at("join columns"), std::pair(std::int64_t{2 * 2}, 2 * 2 * experts_of_rank));
+  EXPECT_EQ(cut.at("cut up columns"), std::pair(std::int64_t{2}, 2 * 2 * experts_of_rank));
+  EXPECT_FALSE(kernels("1").contains("join columns"));
+}
+
 TEST_F(FsdpExperts, SendTokensThereAndBackForwardAndBackward) {
   const CommunicationSummary sent =
       tests::row(with({"strategy.expert=8"}), Purpose::expert, CollectiveKind::all_to_all);
