@@ -332,7 +332,7 @@ void write_weight_gradients(BlockWriter& block, const Layer& layer, const LayerC
   for (std::size_t i = layer.operators.size(); i-- > 0;) {
     const Operator& op = layer.operators[i];
     if (op.weight_gradient.empty()) continue;
-    if (tensor && tensor->sequence_parallel && op.role == Role::column_linear && !op.shares_input)
+    if (gathers_input(op, with) && tensor->gathers_inputs_again)
       blocking(block, *tensor, CollectiveKind::all_gather, op.divided);
     block.compute(op.weight_gradient);
     if (after) after(block, i);

@@ -110,8 +110,8 @@ void write_backward(BlockWriter& block, const workloads::Layer& layer, OperatorR
                     const LayerCommunication& with, const AfterOperator& after = {});
 
 // Backward in two passes, for schedules that put others between them: nothing is left to hide collectives behind.
-// Weight gradients of column-parallel linears gather the input again under sequence parallelism; the gathered gradients
-// of row-parallel ones are kept.
+// Weight gradients of column-parallel linears gather the input again under sequence parallelism, if at all; the
+// gathered gradients of row-parallel ones are kept.
 void write_input_gradients(BlockWriter& block, const workloads::Layer& layer, const LayerCommunication& with);
 void write_weight_gradients(BlockWriter& block, const workloads::Layer& layer, const LayerCommunication& with,
                             const AfterOperator& after = {});

@@ -122,14 +122,20 @@ void check_experts(Problems& problems, const FsdpOptions& o, const Job& job) {
                   "the ranks of a shard group x tensor, which experts are dealt out to");
 }
 
-void check_pipeline(Problems& problems, const FsdpOptions& o, const Job& job) {
-  const std::int64_t layers = job.model.total_layers();
-  if (o.pipeline > 1 && job.model.structure == Structure::encoder_decoder)
-    report(problems, "strategy.pipeline", "a pipeline of encoder and decoder is not supported; use 1");
+bool in_v(ScheduleKind kind) { return kind == ScheduleKind::zb_v || kind == ScheduleKind::dualpipe_v; }
+
+void check_chunks(Problems& problems, const FsdpOptions& o) {
   if (o.virtual_pipeline.value_or(1) > 1 && o.pipeline == 1)
     report(problems, "strategy.virtual_pipeline", "several chunks per stage need a pipeline of more than one stage");
-  if (o.virtual_pipeline.value_or(1) > 1 && o.schedule.value == "gpipe")
-    report(problems, "strategy.virtual_pipeline", "gpipe has one chunk per stage; use schedule 'interleaved'");
+  if (o.virtual_pipeline && o.pipeline > 1 && in_v(o.schedule_kind()) && *o.virtual_pipeline != 2)
+    report(problems, "strategy.virtual_pipeline",
+           o.schedule.value + " has two chunks per stage, there and back; use 2, or leave it out");
+  if (o.virtual_pipeline.value_or(1) > 1 && o.schedule.value == "zb-h2")
+    report(problems, "strategy.virtual_pipeline", "zb-h2 has one chunk per stage; use schedule 'zb-h1'");
+}
+
+void check_stages(Problems& problems, const FsdpOptions& o, const Job& job) {
+  const std::int64_t layers = job.model.total_layers();
   const std::int64_t positions = o.pipeline * o.chunks();
   if (!o.stage_layers.empty()) {
     const std::int64_t sum = std::accumulate(o.stage_layers.begin(), o.stage_layers.end(), std::int64_t{0});
@@ -139,22 +145,70 @@ void check_pipeline(Problems& problems, const FsdpOptions& o, const Job& job) {
                  " layers, got " + std::to_string(o.stage_layers.size()) + " that add up to " + std::to_string(sum));
   } else if (layers < positions) {
     report(problems, "strategy.pipeline",
-           "pipeline x virtual_pipeline = " + std::to_string(positions) + " is more than the " +
+           "pipeline x chunks per stage = " + std::to_string(positions) + " is more than the " +
                std::to_string(layers) + " layers");
   }
+}
+
+void check_pipeline(Problems& problems, const FsdpOptions& o, const Job& job) {
+  if (o.pipeline > 1 && job.model.structure == Structure::encoder_decoder)
+    report(
+        problems, "strategy.pipeline",
+        "torchtitan's pipelines are of one stack of layers, and nothing hands the encoder's output on to every stage "
+        "of the decoder; use 1, and shard the state over more ranks");
+  check_chunks(problems, o);
+  check_stages(problems, o, job);
+  if (o.pipeline == 1) return;
+  if (o.overlaps_passes() && !job.training.recompute.none())
+    report(problems, "training.recompute",
+           "passes that overlap cannot recompute, as in torchtitan; use none, or "
+           "strategy.pipeline_parallel_expert_parallel_overlap: false");
+  if (o.overlaps_passes() && o.reshard() && o.reshard()->frees)
+    report(problems, "strategy.reshard_after_forward", "passes that overlap keep their parameters; use false");
+  // A plan has 16 streams: both ways and FSDP need 12, at most.
+  const bool exchanges = o.expert * o.expert_tensor > 1;
+  if (in_v(o.schedule_kind()) && job.training.activation_offload && o.tensor > 1 && (o.context > 1 || exchanges))
+    report(problems, "training.activation_offload",
+           "too much goes on at once for a plan: both ways of " + o.schedule.value +
+               ", tensor and context or expert parallelism; use false, or schedule 'zb-h1'");
+}
+
+// Rounds are alike; DualPipe is filled before its passes overlap (ScheduleDualPipeV).
+void check_micro_batches(Problems& problems, const FsdpOptions& o, std::int64_t micro_batches) {
+  const ScheduleKind kind = o.schedule_kind();
+  const std::string had = std::to_string(micro_batches) + " micro-batches per rank";
+  if (kind == ScheduleKind::dualpipe_v && micro_batches < 2 * o.pipeline)
+    return report(problems, "training.global_batch",
+                  "gives " + had + "; " + o.schedule.value + " needs twice as many as stages, " +
+                      std::to_string(2 * o.pipeline) + ", or more; use that, or schedule 'zb-v'");
+  const bool in_rounds = kind == ScheduleKind::interleaved || (kind == ScheduleKind::zb_h1 && o.chunks() > 1);
+  if (!in_rounds) return;
+  const std::int64_t rounds = o.rounds(micro_batches);
+  if (micro_batches % rounds != 0)
+    report(problems, "training.global_batch",
+           "gives " + had + ", which make no " + std::to_string(rounds) + " equal rounds, as " + o.schedule.value +
+               " needs; the nearest number that does is " + std::to_string(micro_batches - micro_batches % rounds));
 }
 
 }  // namespace
 
 std::int64_t FsdpOptions::chunks() const {
   if (pipeline == 1) return 1;
-  if (virtual_pipeline) return *virtual_pipeline;
-  return schedule.value == "interleaved" ? 2 : 1;
+  if (in_v(schedule_kind())) return 2;
+  return virtual_pipeline.value_or(schedule.value == "interleaved" ? 2 : 1);
 }
 
+// torch.distributed.pipelining has DualPipe in its form of a V alone.
 ScheduleKind FsdpOptions::schedule_kind() const {
-  if (chunks() > 1) return ScheduleKind::interleaved;
-  return schedule.value == "gpipe" ? ScheduleKind::gpipe : ScheduleKind::one_forward_one_backward;
+  const std::string& name = schedule.value;
+  if (pipeline == 1) return ScheduleKind::one_forward_one_backward;
+  if (name == "gpipe") return ScheduleKind::gpipe;
+  if (name == "zb-h1") return ScheduleKind::zb_h1;
+  if (name == "zb-h2") return ScheduleKind::zb_h2;
+  if (name == "zb-v") return ScheduleKind::zb_v;
+  if (name == "dualpipe" || name == "dualpipe-v") return ScheduleKind::dualpipe_v;
+  const bool several = virtual_pipeline.value_or(name == "interleaved" ? 2 : 1) > 1;
+  return several ? ScheduleKind::interleaved : ScheduleKind::one_forward_one_backward;
 }
 
 // FSDP1 shards within a node by default where it is hybrid.
@@ -193,10 +247,15 @@ std::vector<sim::Key> PytorchFsdp::keys() {
        "cut products and their tensor-parallel collectives into pieces that overlap (async TP)"},
       {"context_parallel_rotate_method", &o.context_parallel_rotate_method,
        "how ranks that share a sequence see its keys and values: all gathered, or passed round"},
-      {"schedule", &o.schedule, "order of forward and backward passes in a stage"},
+      {"schedule", &o.schedule,
+       "order of forward and backward passes in a stage; torchtitan's pipeline_parallel_schedule: gpipe (several "
+       "chunks: LoopedBFS), 1f1b, interleaved (Interleaved1F1B), zb-h1 (InterleavedZeroBubble), zb-v (ZBVZeroBubble), "
+       "dualpipe-v (DualPipeV, for which dualpipe stands too); zb-h2 it does not have"},
       {"virtual_pipeline", &o.virtual_pipeline,
-       "model chunks per stage; above 1 the schedule is interleaved (absent: 1, with `interleaved` 2)", false, 1,
-       most_ranks},
+       "model chunks per stage; above 1 1f1b is interleaved (absent: 1, with `interleaved`, zb-v and dualpipe-v 2)",
+       false, 1, most_ranks},
+      {"pipeline_parallel_expert_parallel_overlap", &o.pipeline_parallel_expert_parallel_overlap,
+       "dualpipe-v with shared experts: tokens of one pass are exchanged while another computes"},
       {"stage_layers", &o.stage_layers,
        "layers of each stage, chunk by chunk; absent: spread evenly, first and last stage get fewer"},
       {"fsdp_version", &o.fsdp_version, "2: fully_shard; 1: FullyShardedDataParallel, with flat parameters", false, 1,
@@ -257,11 +316,33 @@ std::vector<Problem> PytorchFsdp::check(const Job& job) const {
   const std::int64_t micro_batch = job.training.micro_batch.value_or(1);
   const Problems batch = check_batch(job, o.data(job), micro_batch);
   problems.insert(problems.end(), batch.begin(), batch.end());
-  if (batch.empty() && o.chunks() > 1)
-    require_divides(problems, "strategy.pipeline", o.pipeline, job.training.global_batch / (o.data(job) * micro_batch),
-                    "the micro-batches per rank, as the interleaved schedule needs");
+  if (batch.empty() && o.pipeline > 1)
+    check_micro_batches(problems, o, job.training.global_batch / (o.data(job) * micro_batch));
   return problems;
 }
+
+namespace {
+
+void add_pipeline_warnings(std::vector<std::string>& warnings, const FsdpOptions& o, const Job& job) {
+  if (!o.pipeline_parallel_expert_parallel_overlap &&
+      !(o.pipeline > 1 && o.schedule_kind() == ScheduleKind::dualpipe_v && o.expert > 1))
+    warnings.emplace_back(
+        "strategy.pipeline_parallel_expert_parallel_overlap has no effect without schedule 'dualpipe-v' and shared "
+        "experts");
+  if (o.pipeline == 1) return;
+  if (o.schedule.value == "zb-h2")
+    warnings.emplace_back(
+        "strategy.schedule: torch.distributed.pipelining has no zb-h2; its zero-bubble schedules are zb-h1 and zb-v");
+  if (o.schedule.value == "dualpipe")
+    warnings.emplace_back(
+        "strategy.schedule: torch.distributed.pipelining has DualPipe in a V only, which is simulated: 'dualpipe-v'");
+  if (splits_backward(o.schedule_kind()) && !job.training.recompute.none())
+    warnings.emplace_back(
+        "training.recompute: PyTorch recomputes a layer anew for the gradients of each of its weights where backward "
+        "passes are split (pytorch issue 136766); simulated is one recomputation, whose results stay until then");
+}
+
+}  // namespace
 
 std::vector<std::string> PytorchFsdp::warnings(const Job& job) const {
   const FsdpOptions& o = options_;
@@ -278,6 +359,7 @@ std::vector<std::string> PytorchFsdp::warnings(const Job& job) const {
         "(training.compile: true)");
   if (o.tensor > job.cluster.node().devices)
     warnings.emplace_back("strategy.tensor spans several nodes: its collectives cross the network");
+  add_pipeline_warnings(warnings, o, job);
   if (!o.pin_memory && !o.cpu_offload) warnings.emplace_back("strategy.pin_memory has no effect without cpu_offload");
   return warnings;
 }

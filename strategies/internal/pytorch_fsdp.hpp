@@ -5,6 +5,7 @@
 // torchtitan/models/llama3/infra/{parallelize,pipeline}.py.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,7 +29,8 @@ struct FsdpOptions {
   std::int64_t expert_tensor = 1;
   bool overlap_tensor = false;
   sim::Choice context_parallel_rotate_method{"allgather", {"allgather", "alltoall"}};
-  sim::Choice schedule{"1f1b", {"gpipe", "1f1b", "interleaved"}};
+  sim::Choice schedule{"1f1b", {"gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "dualpipe", "dualpipe-v"}};
+  bool pipeline_parallel_expert_parallel_overlap = true;
   std::optional<std::int64_t> virtual_pipeline;
   std::vector<std::int64_t> stage_layers;
 
@@ -57,6 +59,18 @@ struct FsdpOptions {
   // (apply_fsdp in torchtitan/models/llama4/infra/parallelize.py).
   bool shards_columns_of_experts(const Job& job) const {
     return !first_version() && expert > 1 && expert_shards(job) * expert > job.model.experts->count;
+  }
+  // Of micro-batches that go through a chunk together, see pipeline_schedule(): all of them, or those of a round, of
+  // which there are as many as the stages go into the micro-batches (ScheduleInterleaved1F1B and
+  // ScheduleInterleavedZeroBubble in pytorch/pytorch torch/distributed/pipelining/schedules.py).
+  std::int64_t rounds(std::int64_t micro_batches) const { return std::max<std::int64_t>(1, micro_batches / pipeline); }
+  std::int64_t micro_batch_group(std::int64_t micro_batches) const {
+    return schedule_kind() == ScheduleKind::gpipe ? micro_batches : micro_batches / rounds(micro_batches);
+  }
+  // The two passes that DualPipe does at once run one after the other unless there are tokens to exchange meanwhile
+  // (torchtitan/distributed/dual_pipe_v.py).
+  bool overlaps_passes() const {
+    return schedule_kind() == ScheduleKind::dualpipe_v && pipeline_parallel_expert_parallel_overlap && expert > 1;
   }
   std::int64_t data(const Job& job) const { return job.cluster.devices() / (tensor * pipeline * context); }
   // Ranks with the same part of the model: parameters are sharded and replicated over them.

@@ -28,7 +28,7 @@ sim::BlockId FsdpPlanner::block_of(const Chunk& chunk, const Pass& pass) {
   const std::pair key{(chunk.has_embedding ? 1 : 0) + (chunk.has_head ? 2 : 0), pass};
   const auto known = blocks_.find(key);
   if (known != blocks_.end()) return known->second;
-  return blocks_[key] = pass.forward ? forward_block(chunk, pass) : backward_block(chunk, pass);
+  return blocks_[key] = pass.direction == Direction::forward ? forward_block(chunk, pass) : backward_block(chunk, pass);
 }
 
 sim::BlockId FsdpPlanner::forward_block(const Chunk& chunk, const Pass& pass) {
@@ -54,14 +54,18 @@ sim::BlockId FsdpPlanner::forward_block(const Chunk& chunk, const Pass& pass) {
 
 sim::BlockId FsdpPlanner::backward_block(const Chunk& chunk, const Pass& pass) {
   const Layer* part = part_of(pass);
-  BlockWriter block = builder_.block("backward " + (part != nullptr ? part->name : "root"), host_.backward);
+  // By its first word a trace tells what a pass is.
+  const std::string kind = pass.direction == Direction::backward         ? "backward "
+                           : pass.direction == Direction::backward_input ? "input-gradients "
+                                                                         : "weight-gradients ";
+  BlockWriter block = builder_.block(kind + (part != nullptr ? part->name : "root"), host_.backward);
   const Unit unit = unit_of(chunk, pass.part >= 0 ? pass.part : root_kind);
   write_gathers(block, chunk, pass.gathers);
   if (pass.arrives) write_arrival(block, unit);
   write_gathers(block, chunk, pass.prefetches);
   if (part != nullptr) write_part_backward(block, pass, *part);
   // Gradients of the root stay until all of them are there.
-  if (pass.part == head_part) return block.finish();
+  if (pass.part == head_part || pass.direction == Direction::backward_input) return block.finish();
   if (pass.frees) free_unit(block, unit, false);
   write_gathers(block, chunk, pass.prefetches_after);
   if (with_.tensor) block.wait_for(sim::set_of(tensor_));
@@ -70,28 +74,46 @@ sim::BlockId FsdpPlanner::backward_block(const Chunk& chunk, const Pass& pass) {
   return block.finish();
 }
 
+// What a layer keeps stays until the gradients of its weights are done (stage_backward_input in pytorch/pytorch
+// torch/distributed/pipelining/_backward.py retains the graph).
 void FsdpPlanner::write_part_backward(BlockWriter& block, const Pass& pass, const Layer& part) {
   const LayerCommunication& with = communication_of(pass);
   const auto recompute = pass.part >= 0 ? job_.training.recompute : workloads::Recompute{};
   const Bytes kept = part.saved_bytes(recompute, true);
-  const Bytes everything = part.saved_bytes({}, true);
-  const Bytes working = std::max(everything - kept, Bytes{}) + backward_workspace(part);
-  block.memory(MemoryPurpose::activations, working);
+  const Bytes again = std::max(part.saved_bytes({}, true) - kept, Bytes{});
+  const Bytes workspace = backward_workspace(part);
+  if (pass.direction != Direction::backward_weight) {
+    block.memory(MemoryPurpose::activations, again + workspace);
+    const OperatorRange range =
+        options_.checkpoint_early_stop ? OperatorRange{0, part.operators_until_last_kept()} : all_operators(part);
+    write_recompute(block, part, range, recompute, true, with);
+  }
+  if (pass.direction == Direction::backward_input) {
+    write_input_gradients(block, part, with);
+    block.memory(MemoryPurpose::activations, -workspace);
+    return;
+  }
   block.memory(MemoryPurpose::gradients, Bytes{part.trained * gather_bytes_});
-  const OperatorRange range = options_.checkpoint_early_stop ? OperatorRange{0, part.operators_until_last_kept()}
-                                                             : all_operators(part);
-  write_recompute(block, part, range, recompute, true, with);
+  if (pass.direction == Direction::backward_weight) {
+    write_weight_gradients(block, part, with, reduces_replicated(pass, part));
+    block.memory(MemoryPurpose::activations, -(again + kept));
+    return;
+  }
   if (pass.part == embedding_part && with.tensor)
     block.blocking(tensor_, builder_.call(tensor_slot_, CollectiveKind::all_gather, part.boundary, Purpose::tensor));
-  write_backward(block, part, with, [&](BlockWriter& writer, std::size_t index) {
-    // Every rank of the tensor group has the gradients of its part of the sequence.
+  write_backward(block, part, with, reduces_replicated(pass, part));
+  block.memory(MemoryPurpose::activations, -(again + workspace + kept));
+}
+
+// Every rank of the tensor group has the gradients of its part of the sequence.
+AfterOperator FsdpPlanner::reduces_replicated(const Pass& pass, const Layer& part) {
+  if (!communication_of(pass).tensor || pass.part == embedding_part) return {};
+  return [this, &part](BlockWriter& writer, std::size_t index) {
     const Operator& op = part.operators[index];
-    if (!with.tensor || pass.part == embedding_part || op.role != workloads::Role::replicated || op.trained == 0)
-      return;
+    if (op.role != workloads::Role::replicated || op.trained == 0) return;
     writer.communicate(tensor_, builder_.call(tensor_slot_, CollectiveKind::all_reduce,
                                               Bytes{op.trained * gather_bytes_}, Purpose::tensor));
-  });
-  block.memory(MemoryPurpose::activations, -(working + kept));
+  };
 }
 
 // Behind the last backward pass of a pipeline stage's chunk (pytorch/pytorch torch/distributed/pipelining/stage.py,

@@ -1,7 +1,7 @@
 #include <algorithm>
+#include <numeric>
 
 #include "strategies/internal/pytorch_fsdp_planner.hpp"
-#include "strategies/pipeline_placement.hpp"
 #include "strategies/shared_ranks.hpp"
 #include "strategies/traffic.hpp"
 
@@ -32,7 +32,9 @@ FsdpPlanner::FsdpPlanner(const FsdpOptions& options, const Job& job)
       architecture_(workloads::describe(job.model, job.training.sequence, 0, job.training.documents)),
       state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, Precision::fp32,
                                     workloads::factored_moments(architecture_))),
-      offload_(builder_, job.training, host_.forward, true) {
+      placement_(options.schedule_kind(), options.pipeline, options.chunks()),
+      offload_(builder_, job.training, host_.forward, true),
+      overlap_(builder_) {
   dense_.shards = options.shards(job);
   experts_.shards = options.expert_shards(job);
   if (reshard_.group == dense_.shards) reshard_.group = 0;  // resharding over all is what `true` does
@@ -65,20 +67,20 @@ void FsdpPlanner::expand_model() {
 }
 
 void FsdpPlanner::place_layers() {
-  const std::int64_t chunks = options_.chunks();
-  const std::int64_t positions = options_.pipeline * chunks;
   const std::vector<std::int64_t> layers =
-      options_.stage_layers.empty() ? spread_layers(model_.layers(), positions) : options_.stage_layers;
-  stages_.resize(static_cast<std::size_t>(options_.pipeline));
-  std::int64_t next = 0;
-  for (std::int64_t position = 0; position < positions; ++position) {
-    Stage& stage = stages_[static_cast<std::size_t>(position % options_.pipeline)];
-    stage.index = position % options_.pipeline;
-    stage.chunks.push_back({.layers = layers[static_cast<std::size_t>(position)],
-                            .first_layer = next,
-                            .has_embedding = position == 0,
-                            .has_head = position + 1 == positions});
-    next += stage.chunks.back().layers;
+      options_.stage_layers.empty() ? spread_layers(model_.layers(), placement_.positions()) : options_.stage_layers;
+  std::vector<std::int64_t> starts(layers.size());
+  std::exclusive_scan(layers.begin(), layers.end(), starts.begin(), std::int64_t{0});
+  for (std::int64_t index = 0; index < options_.pipeline; ++index) {
+    Stage& stage = stages_.emplace_back();
+    stage.index = index;
+    for (std::int64_t chunk = 0; chunk < options_.chunks(); ++chunk) {
+      const auto position = static_cast<std::size_t>(placement_.position(index, chunk));
+      stage.chunks.push_back({.layers = layers[position],
+                              .first_layer = starts[position],
+                              .has_embedding = placement_.first(index, chunk),
+                              .has_head = placement_.last(index, chunk)});
+    }
   }
 }
 
@@ -98,8 +100,11 @@ FsdpPlanner::Unit FsdpPlanner::total_of(const Stage& stage) const {
 }
 
 void FsdpPlanner::make_streams_and_slots() {
-  copy_in_ = builder_.stream("all-gather copy-in");
+  // A plan has few streams. Where chunks go both ways, those that pipelines seldom need serve for two things:
+  // parameters are gathered once per step, and the stages' norm is summed up behind all reductions.
+  const bool saves_streams = placement_.has_way_back();
   all_gather_ = builder_.stream("all-gather");
+  copy_in_ = saves_streams ? all_gather_ : builder_.stream("all-gather copy-in");
   reduce_scatter_ = builder_.stream("reduce-scatter");
   all_reduce_ = builder_.stream("all-reduce");
   dense_.slot = dense_.after_forward = builder_.slot("shard");
@@ -142,12 +147,15 @@ void FsdpPlanner::make_communication() {
         expert_places(job_.cluster, expert_grid(), 1));
   const std::int64_t ranks = sequence_parallel() ? options_.tensor : 1;
   const Bytes message{model_.embedding.boundary.count / ranks};
-  const TransferOrder order = options_.chunks() > 1 ? TransferOrder::ahead : TransferOrder::at_once;
-  transfers_.emplace(builder_, PipelinePlacement(options_.schedule_kind(), options_.pipeline, options_.chunks()),
-                     PipelineMessages{.activations = message, .gradients = message},
-                     PipelineTransfers::Manner{.order = order, .launch = host_.forward});
+  // Schedules of several chunks, or split passes, are run by _PipelineScheduleRuntime, which posts receives ahead
+  // (pytorch/pytorch torch/distributed/pipelining/schedules.py).
+  const bool posts_ahead = options_.chunks() > 1 || splits_backward(options_.schedule_kind());
+  transfers_.emplace(builder_, placement_, PipelineMessages{.activations = message, .gradients = message},
+                     PipelineTransfers::Manner{.order = posts_ahead ? TransferOrder::ahead : TransferOrder::at_once,
+                                               .group = options_.micro_batch_group(micro_batches_),
+                                               .launch = host_.forward});
   if (options_.pipeline > 1) {
-    pipeline_ = builder_.stream("pipeline");
+    pipeline_ = placement_.has_way_back() ? all_reduce_ : builder_.stream("pipeline");
     pipeline_slot_ = builder_.slot("pipeline");
   }
 }

@@ -12,10 +12,12 @@
 #include "strategies/checks.hpp"
 #include "strategies/groups.hpp"
 #include "strategies/host_profile.hpp"
+#include "strategies/internal/pass_overlap.hpp"
 #include "strategies/internal/pipeline_transfers.hpp"
 #include "strategies/internal/pytorch_fsdp.hpp"
 #include "strategies/layer_ops.hpp"
 #include "strategies/offload.hpp"
+#include "strategies/pipeline_placement.hpp"
 #include "strategies/plan_builder.hpp"
 #include "workloads/architecture.hpp"
 #include "workloads/cost.hpp"
@@ -60,9 +62,11 @@ class FsdpPlanner {
   static constexpr std::int64_t head_part = -2;
   static constexpr std::int64_t no_part = -3;
   enum class Gradients : std::uint8_t { keep, add, reduce, reduce_and_add, add_and_reduce };
+  // Schedules may split a backward pass into one for inputs and one for weights.
+  enum class Direction : std::uint8_t { forward, backward, backward_input, backward_weight };
   struct Pass {
     std::int64_t part = no_part;  // a kind of layer, or one of the three above
-    bool forward = true;
+    Direction direction = Direction::forward;
     std::vector<Gather> gathers = {};           // needed at once
     std::vector<Gather> prefetches = {};        // before the pass
     std::vector<Gather> prefetches_after = {};  // behind it
@@ -153,6 +157,7 @@ class FsdpPlanner {
   const workloads::Layer* part_of(const Pass& pass) const;
   const LayerCommunication& communication_of(const Pass& pass) const;
   void write_part_backward(BlockWriter& block, const Pass& pass, const workloads::Layer& part);
+  AfterOperator reduces_replicated(const Pass& pass, const workloads::Layer& part);
   sim::BlockId reduce_block(const Chunk& chunk, std::int64_t kind);
   sim::BlockId memory_block(const char* name, sim::Bytes change);
   sim::BlockId step_end(const Stage& stage);
@@ -163,7 +168,9 @@ class FsdpPlanner {
   void call(sim::Program& program, const Chunk& chunk, const Pass& pass, std::int64_t layer, std::int64_t unit,
             std::int32_t micro_batch);
   void write_forward_pass(sim::Program& program, Chunk& chunk, std::int32_t micro_batch);
-  void write_backward_pass(sim::Program& program, Chunk& chunk, std::int32_t micro_batch);
+  void write_action(sim::Program& program, Stage& stage, const PipelineAction& action);
+  void write_backward_pass(sim::Program& program, Chunk& chunk, Direction direction, std::int32_t micro_batch);
+  void write_layers_backward(sim::Program& program, Chunk& chunk, Direction direction, std::int32_t micro_batch);
   void write_last_reductions(sim::Program& program, const Chunk& chunk, std::int32_t micro_batch);
   std::vector<Gather> take_gathers(const Chunk& chunk, std::vector<bool>& issued, std::int64_t issuer,
                                    const std::vector<std::int64_t>& units, bool forward, bool prefetched);
@@ -188,8 +195,11 @@ class FsdpPlanner {
   workloads::Architecture architecture_;
   workloads::StateBytes state_;
 
+  PipelinePlacement placement_;
+
   PlanBuilder builder_;
   ActivationOffload offload_;
+  PassOverlap overlap_;
   workloads::Expansion model_;
   std::optional<PipelineTransfers> transfers_;
   std::vector<Stage> stages_;

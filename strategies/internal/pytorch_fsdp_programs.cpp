@@ -119,23 +119,50 @@ bool FsdpPlanner::frees_after_backward(const Chunk& chunk) const {
          chunk.backward_passes + 1 == micro_batches_;
 }
 
-void FsdpPlanner::write_backward_pass(sim::Program& program, Chunk& chunk, std::int32_t micro_batch) {
-  const bool gathers_layers = gathers() && !chunk.layers_gathered;
+// Nothing needs the gradients of the model's inputs: where passes are split, the first stage does all of them in that
+// for weights (backward_one_chunk and backward_weight_one_chunk in pytorch/pytorch torch/distributed/pipelining/
+// stage.py).
+void FsdpPlanner::write_backward_pass(sim::Program& program, Chunk& chunk, Direction direction,
+                                      std::int32_t micro_batch) {
+  if (chunk.has_embedding && direction == Direction::backward_input) return;
+  if (chunk.has_embedding) direction = Direction::backward;
   const bool frees = frees_after_backward(chunk);
-  const Gradients gradients = gradients_of(chunk);
+  write_layers_backward(program, chunk, direction, micro_batch);
+  if (direction != Direction::backward_weight) chunk.root_gathered = chunk.layers_gathered = gathers() && !frees;
+  if (direction == Direction::backward_input) return;
+  if (chunk.has_embedding || chunk.has_head) {
+    const std::int64_t part = chunk.has_embedding ? embedding_part : no_part;
+    call(program, chunk,
+         {.part = part, .direction = Direction::backward, .frees = frees, .gradients = gradients_of(chunk)}, -1,
+         root_unit, micro_batch);
+    if (frees) freed_.push_back(root_unit);
+  }
+  ++chunk.backward_passes;
+  if (options_.pipeline > 1 && chunk.backward_passes == micro_batches_)
+    write_last_reductions(program, chunk, micro_batch);
+}
+
+// The head and the layers. Gradients of weights need no parameters.
+void FsdpPlanner::write_layers_backward(sim::Program& program, Chunk& chunk, Direction direction,
+                                        std::int32_t micro_batch) {
+  const bool needs_parameters = direction != Direction::backward_weight;
+  const bool gathers_layers = gathers() && !chunk.layers_gathered && needs_parameters;
+  const bool frees = frees_after_backward(chunk);
+  const Gradients gradients = direction == Direction::backward_input ? Gradients::keep : gradients_of(chunk);
   const bool prefetches_after = options_.first_version() && options_.backward_prefetch.value == "BACKWARD_POST";
   std::vector<bool> issued(static_cast<std::size_t>(chunk.layers), !gathers_layers);
   if (chunk.has_head) {
     // Its block is called in the turn of the layer that it prefetches.
-    Pass pass{.part = head_part, .forward = false};
+    Pass pass{.part = head_part, .direction = direction};
     if (!prefetches_after)
       pass.prefetches =
           take_gathers(chunk, issued, chunk.layers - 1, ahead_of(chunk, chunk.layers, false), false, false);
     call(program, chunk, pass, -1, chunk.layers - 1, micro_batch);
   }
   for (std::int64_t layer = chunk.layers; layer-- > 0;) {
-    offload_.before_backward(program, {model_, chunk.first_layer, chunk.layers, layer, micro_batch});
-    Pass pass{.part = kind_of(chunk, layer), .forward = false, .frees = frees, .gradients = gradients};
+    if (needs_parameters)
+      offload_.before_backward(program, {model_, chunk.first_layer, chunk.layers, layer, micro_batch});
+    Pass pass{.part = kind_of(chunk, layer), .direction = direction, .frees = frees, .gradients = gradients};
     pass.gathers = take_gathers(chunk, issued, layer, {layer}, false, false);
     pass.arrives = gathers_layers;
     if (!prefetches_after)
@@ -145,16 +172,34 @@ void FsdpPlanner::write_backward_pass(sim::Program& program, Chunk& chunk, std::
       pass.prefetches_after = take_gathers(chunk, issued, layer, ahead_of(chunk, layer, false), false, true);
     call(program, chunk, pass, layer, layer, micro_batch);
   }
-  if (chunk.has_embedding || chunk.has_head) {
-    const std::int64_t part = chunk.has_embedding ? embedding_part : no_part;
-    call(program, chunk, {.part = part, .forward = false, .frees = frees, .gradients = gradients}, -1, root_unit,
-         micro_batch);
-    if (frees) freed_.push_back(root_unit);
+}
+
+void FsdpPlanner::write_action(sim::Program& program, Stage& stage, const PipelineAction& action) {
+  using Kind = PipelineAction::Kind;
+  Chunk& chunk = stage.chunks[static_cast<std::size_t>(action.chunk)];
+  const auto micro_batch = static_cast<std::int32_t>(action.micro_batch);
+  switch (action.kind) {
+    case Kind::forward:
+      return write_forward_pass(program, chunk, micro_batch);
+    case Kind::backward:
+      return write_backward_pass(program, chunk, Direction::backward, micro_batch);
+    case Kind::backward_input:
+      return write_backward_pass(program, chunk, Direction::backward_input, micro_batch);
+    case Kind::backward_weight:
+      return write_backward_pass(program, chunk, Direction::backward_weight, micro_batch);
+    case Kind::forward_and_backward: {
+      const std::vector<PipelineAction> passes = action.passes();
+      if (!options_.overlaps_passes()) {
+        for (const PipelineAction& pass : passes) write_action(program, stage, pass);
+        return;
+      }
+      sim::Program forward;
+      sim::Program backward;
+      write_action(forward, stage, passes.front());
+      write_action(backward, stage, passes.back());
+      overlap_.write(program, forward.calls, backward.calls);
+    }
   }
-  chunk.root_gathered = chunk.layers_gathered = gathers() && !frees;
-  ++chunk.backward_passes;
-  if (options_.pipeline > 1 && chunk.backward_passes == micro_batches_)
-    write_last_reductions(program, chunk, micro_batch);
 }
 
 void FsdpPlanner::write_last_reductions(sim::Program& program, const Chunk& chunk, std::int32_t micro_batch) {
@@ -189,15 +234,10 @@ void FsdpPlanner::write_program(Stage& stage) {
 
   freed_.clear();
   const std::vector<PipelineAction> actions =
-      pipeline_schedule(options_.schedule_kind(), stage.index, options_.pipeline, micro_batches_, options_.chunks());
-  transfers_->write(program, stage.index, actions, [&](const PipelineAction& action) {
-    Chunk& chunk = stage.chunks[static_cast<std::size_t>(action.chunk)];
-    const auto micro_batch = static_cast<std::int32_t>(action.micro_batch);
-    if (action.kind == PipelineAction::Kind::forward)
-      write_forward_pass(program, chunk, micro_batch);
-    else
-      write_backward_pass(program, chunk, micro_batch);
-  });
+      pipeline_schedule(options_.schedule_kind(), stage.index, options_.pipeline, micro_batches_, options_.chunks(),
+                        options_.micro_batch_group(micro_batches_));
+  transfers_->write(program, stage.index, actions,
+                    [&](const PipelineAction& action) { write_action(program, stage, action); });
   program.calls.push_back({.block = step_end(stage)});
   builder_.plan().programs.add(std::move(program));
 }

@@ -203,11 +203,15 @@ class FsdpPipeline : public testing::Test {
     settings.insert(settings.begin(), "strategy.pipeline=4");
     return fsdp(settings);
   }
+  static double bubble(const Result& result) {
+    const auto found = std::ranges::find(scenarios::breakdown_names, "bubble");
+    return result.breakdown_s.at(static_cast<std::size_t>(found - scenarios::breakdown_names.begin()));
+  }
 };
 
 TEST_F(FsdpPipeline, GathersAndReducesOncePerStep) {
-  for (const char* schedule : {"strategy.schedule=1f1b", "strategy.schedule=gpipe", "strategy.schedule=interleaved"}) {
-    const Result result = with({schedule});
+  for (const char* schedule : {"1f1b", "gpipe", "interleaved", "zb-h1", "zb-h2", "zb-v", "dualpipe", "dualpipe-v"}) {
+    const Result result = with({std::string{"strategy.schedule="} + schedule});
     EXPECT_EQ(result.micro_batch, 1);
     EXPECT_EQ(result.micro_batches, 8);
     // On average over the stages.
@@ -230,8 +234,50 @@ TEST_F(FsdpPipeline, SendsActivationsAndGradients) {
   EXPECT_EQ(wire(with({}), CollectiveKind::send, Purpose::pipeline), 2 * 8 * 3.0 / 4 * activation);
   EXPECT_EQ(wire(with({"strategy.schedule=interleaved"}), CollectiveKind::send, Purpose::pipeline),
             2 * 8 * 7.0 / 4 * activation);
+  EXPECT_EQ(
+      wire(with({"strategy.schedule=gpipe", "strategy.virtual_pipeline=2"}), CollectiveKind::send, Purpose::pipeline),
+      2 * 8 * 7.0 / 4 * activation);
+  EXPECT_EQ(wire(with({"strategy.schedule=zb-h1"}), CollectiveKind::send, Purpose::pipeline),
+            2 * 8 * 3.0 / 4 * activation);
+  // There and back between neighbours; the last stage's two chunks hand on to each other.
+  for (const char* schedule : {"strategy.schedule=zb-v", "strategy.schedule=dualpipe-v"})
+    EXPECT_EQ(wire(with({schedule}), CollectiveKind::send, Purpose::pipeline), 2 * 8 * 6.0 / 4 * activation);
   EXPECT_EQ(wire(with({"strategy.tensor=2", "training.micro_batch=2"}), CollectiveKind::send, Purpose::pipeline),
             2 * 8 * 3.0 / 4 * activation);  // two sequences, of which a tensor rank has half
+}
+
+// As much work, but less waiting.
+TEST_F(FsdpPipeline, WithSplitPassesHasASmallerBubble) {
+  const std::string many = "training.global_batch=64";
+  const auto idle = [&](const std::string& schedule) { return bubble(with({many, "strategy.schedule=" + schedule})); };
+  const double usual = idle("1f1b");
+  EXPECT_LT(idle("zb-h1"), usual);
+  EXPECT_LT(idle("zb-v"), usual);
+  EXPECT_LT(idle("dualpipe-v"), usual);
+}
+
+TEST_F(FsdpPipeline, ExecutesTheSameFlopInEverySchedule) {
+  const double usual = with({}).hardware_tflops_per_device * with({}).step_time_s;
+  for (const char* schedule : {"gpipe", "interleaved", "zb-h1", "zb-h2", "zb-v", "dualpipe-v"}) {
+    const Result result = with({std::string{"strategy.schedule="} + schedule});
+    EXPECT_NEAR(result.hardware_tflops_per_device * result.step_time_s, usual, 1e-6 * usual) << schedule;
+  }
+}
+
+TEST_F(FsdpPipeline, InterleavedDealsMicroBatchesOutToEqualRounds) {
+  EXPECT_EQ(refused({"strategy.pipeline=4", "strategy.schedule=interleaved", "training.global_batch=20"}), "");
+  for (const char* schedule : {"interleaved", "zb-h1"}) {
+    const std::string message = refused({"strategy.pipeline=4", std::string{"strategy.schedule="} + schedule,
+                                         "strategy.virtual_pipeline=2", "training.global_batch=18"});
+    EXPECT_NE(message.find("the nearest number that does is 8"), std::string::npos) << message;
+  }
+  const Result result = with({"strategy.schedule=interleaved", "training.global_batch=20"});
+  EXPECT_EQ(result.micro_batches, 10);
+}
+
+TEST_F(FsdpPipeline, TakesOneSequenceAtATimeUnlessTold) {
+  EXPECT_EQ(with({"training.global_batch=32"}).micro_batches, 16);
+  EXPECT_EQ(with({"training.global_batch=32", "training.micro_batch=4"}).micro_batches, 4);
 }
 
 TEST_F(FsdpPipeline, KeepsWholeGradientsAndParametersUntilTheEnd) {
@@ -520,6 +566,11 @@ TEST(FsdpChecks, NameTheKeyAndWhatWouldDo) {
                  "true or false");
   expect_refusal({"strategy.reshard_after_forward=often"}, "strategy.reshard_after_forward", "number of ranks");
   expect_refusal({"strategy.enable_fsdp_float8_all_gather=true"}, "strategy.enable_fsdp_float8_all_gather", "fp8");
+  expect_refusal({"strategy.pipeline=2", "strategy.schedule=zb-v", "strategy.virtual_pipeline=3"},
+                 "strategy.virtual_pipeline", "use 2");
+  expect_refusal({"strategy.pipeline=8", "strategy.schedule=dualpipe-v", "training.global_batch=8"},
+                 "training.global_batch", "16, or more");
+  expect_refusal({"model=t5-11b", "strategy.pipeline=2"}, "strategy.pipeline", "use 1");
   EXPECT_EQ(refused({"strategy.tensor=2", "strategy.context=2", "strategy.pipeline=2"}), "");
 }
 
