@@ -1,5 +1,6 @@
 #include "strategies/layer_ops.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <span>
@@ -57,27 +58,32 @@ void exchange(BlockWriter& block, const LayerCommunication& with, sim::Bytes byt
                     block.call(with.exchange->slot, CollectiveKind::all_to_all, bytes, sim::Purpose::tensor));
 }
 
+// What the host issues while tokens are on their way.
+using Beside = std::function<void()>;
+
 // Way of tokens towards their experts, or back from them: forward, `dispatch` goes towards and `combine` back; backward
 // it is the other way round.
-void send_tokens(BlockWriter& block, const Operator& op, const ExpertCommunication& expert, bool towards) {
+void send_tokens(BlockWriter& block, const Operator& op, const ExpertCommunication& expert, bool towards,
+                 const Beside& beside) {
   const sim::StreamSet stream = sim::set_of(expert.stream);
   const auto call = [&](sim::SlotId slot, CollectiveKind kind, sim::Bytes bytes) {
     return block.call(slot, kind, bytes, sim::Purpose::expert);
   };
-  const auto share = [&](double copies) {
-    return sim::Bytes{std::llround(static_cast<double>(op.exchanged.count) * copies)};
-  };
+  const sim::Bytes sent = towards ? op.dispatched : op.exchanged;
+  const auto share = [&](double copies) { return sim::Bytes{std::llround(static_cast<double>(sent.count) * copies)}; };
   if (expert.dispatcher == workloads::TokenDispatcher::all_gather) {
     const CollectiveKind kind = towards ? CollectiveKind::all_gather : CollectiveKind::reduce_scatter;
     if (expert.group) block.blocking(expert.stream, call(*expert.group, kind, op.tokens_of_all));
     return;
   }
   const auto among_tensor_ranks = [&](CollectiveKind kind) {
-    if (expert.tensor) block.blocking(expert.stream, call(*expert.tensor, kind, op.exchanged * expert.tensor_ranks));
+    if (expert.tensor) block.blocking(expert.stream, call(*expert.tensor, kind, sent * expert.tensor_ranks));
   };
   if (!towards) among_tensor_ranks(CollectiveKind::reduce_scatter);
   if (expert.group && !expert.fused)
-    block.blocking(expert.stream, call(*expert.group, CollectiveKind::all_to_all, op.exchanged));
+    block.communicate(expert.stream, call(*expert.group, CollectiveKind::all_to_all, sent));
+  if (beside) beside();
+  if (expert.group && !expert.fused) block.wait_for(stream);
   if (expert.fused) {
     sim::StreamSet used = stream;
     if (expert.fused->nodes) {
@@ -98,13 +104,32 @@ bool moves_before_kernels(const ExpertCommunication& expert, bool towards) {
   return (expert.dispatcher == workloads::TokenDispatcher::all_to_all) != towards;
 }
 
+struct TokenWay {
+  bool towards = false;
+  bool reads_loads = false;
+  Beside beside = nullptr;
+};
 void write_tokens(BlockWriter& block, const Operator& op, const std::vector<sim::Kernel>& kernels,
-                  const LayerCommunication& with, bool towards, bool reads_loads = false) {
-  if (reads_loads) block.host_wait(sim::set_of(sim::compute_stream));
-  const bool before = with.expert && moves_before_kernels(*with.expert, towards);
-  if (before) send_tokens(block, op, *with.expert, towards);
+                  const LayerCommunication& with, const TokenWay& way) {
+  if (way.reads_loads) block.host_wait(sim::set_of(sim::compute_stream));
+  const bool before = with.expert && moves_before_kernels(*with.expert, way.towards);
+  if (before) send_tokens(block, op, *with.expert, way.towards, way.beside);
   block.compute(kernels);
-  if (with.expert && !before) send_tokens(block, op, *with.expert, towards);
+  if (with.expert && !before) send_tokens(block, op, *with.expert, way.towards, way.beside);
+}
+
+bool goes_beside_exchange(const Operator& op, const LayerCommunication& with) {
+  return op.of_shared_experts && with.expert && with.expert->overlaps_shared_experts;
+}
+
+// Of the shared experts' operators, those beside the way to the experts (`dispatch`) or beside the way back.
+bool goes_beside(const Operator& op, const Operator& exchange, const LayerCommunication& with) {
+  return goes_beside_exchange(op, with) && (op.role == Role::row_linear) == (exchange.role == Role::combine);
+}
+
+// The host goes on in a loop while the first of the experts' products runs.
+void loop(BlockWriter& block, std::int64_t operators, sim::Duration each) {
+  if (operators > 0 && each.count() > 0) block.host_work(each * operators);
 }
 
 // Queries, keys and values change from tokens to heads as the unit that ranks divide, and what attention made back.
@@ -178,16 +203,19 @@ void write_attention(BlockWriter& block, const Operator& op, const std::vector<s
 }
 
 void write_operator(BlockWriter& block, const Operator& op, const std::vector<sim::Kernel>& kernels,
-                    const LayerCommunication& with) {
+                    const LayerCommunication& with, const Beside& beside = nullptr) {
   const auto& tensor = with.tensor;
-  if (op.role == Role::dispatch || op.role == Role::combine)
-    return write_tokens(block, op, kernels, with, op.role == Role::dispatch,
-                        with.host_reads_loads && op.role == Role::dispatch);
+  if (op.role == Role::dispatch || op.role == Role::combine) {
+    const bool towards = op.role == Role::dispatch;
+    return write_tokens(block, op, kernels, with,
+                        {.towards = towards, .reads_loads = with.host_reads_loads && towards, .beside = beside});
+  }
   if (with.context && op.role == Role::attention) return write_attention(block, op, kernels, *with.context, false);
   if (gathers_input(op, with)) return gather_for(block, *tensor, op.divided, kernels);
   if (tensor && op.role == Role::row_linear) return reduce_from(block, *tensor, op.divided, kernels);
   if (with.exchange && op.awaits_exchange) block.wait_for(sim::set_of(with.exchange->stream));
   block.compute(kernels);
+  loop(block, op.loop.forward, with.loop_forward);
   if (with.exchange && op.role == Role::exchange) exchange(block, with, op.exchanged);
 }
 
@@ -206,9 +234,10 @@ std::vector<sim::Kernel> kernels_of_gather(const Layer& layer, std::size_t first
 }
 
 // The gradients of what an operator read, with what ranks exchange around them; false: it has no exchange of its own.
-bool write_exchanged_gradient(BlockWriter& block, const Operator& op, const LayerCommunication& with) {
+bool write_exchanged_gradient(BlockWriter& block, const Operator& op, const LayerCommunication& with,
+                              const Beside& beside) {
   if (op.role == Role::dispatch || op.role == Role::combine) {
-    write_tokens(block, op, op.input_gradient, with, op.role == Role::combine);
+    write_tokens(block, op, op.input_gradient, with, {.towards = op.role == Role::combine, .beside = beside});
     return true;
   }
   if (!with.context || op.role != Role::attention) return false;
@@ -243,6 +272,58 @@ void write_column_backward(BlockWriter& block, const Operator& op, const TensorC
   block.wait_for(stream);
 }
 
+void write_operator_backward(BlockWriter& block, const Operator& op, const LayerCommunication& with,
+                             const Beside& beside) {
+  const auto& tensor = with.tensor;
+  if (with.exchange && op.role == Role::exchange) block.wait_for(sim::set_of(with.exchange->stream));
+  if (tensor && tensor->sequence_parallel && op.role == Role::row_linear) {
+    gather_for(block, *tensor, op.divided, op.input_gradient);
+    block.compute(op.weight_gradient);
+  } else if (tensor && op.role == Role::column_linear && !op.shares_input) {
+    write_column_backward(block, op, *tensor);
+  } else if (!write_exchanged_gradient(block, op, with, beside)) {
+    block.compute(op.input_gradient).compute(op.weight_gradient);
+    loop(block, op.loop.input_gradient + op.loop.weight_gradient, with.loop_backward);
+  }
+  // Its gradient goes back to the ranks that looked the rows up.
+  if (with.exchange && op.awaits_exchange) exchange(block, with, op.exchanged);
+}
+
+void write_input_gradient(BlockWriter& block, const Operator& op, const LayerCommunication& with,
+                          const Beside& beside) {
+  const auto& tensor = with.tensor;
+  if (tensor && tensor->sequence_parallel && op.role == Role::row_linear)
+    blocking(block, *tensor, CollectiveKind::all_gather, op.divided);
+  if (!write_exchanged_gradient(block, op, with, beside)) {
+    block.compute(op.input_gradient);
+    loop(block, op.loop.input_gradient, with.loop_backward);
+  }
+  if (tensor && op.role == Role::column_linear && !op.shares_input)
+    blocking(block, *tensor, tensor->sequence_parallel ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce,
+             op.divided);
+}
+
+// Shared experts beside an exchange do without collectives in pieces (SharedExpertMLP turns user buffers off).
+LayerCommunication in_one_piece(LayerCommunication with) {
+  if (with.tensor) with.tensor->pieces = 1;
+  return with;
+}
+
+// What goes beside `op`, if it is an exchange of tokens: the shared experts' operators, each written by `write`.
+// Forward passes and backward ones alike take them in their own order.
+template <class Write>
+Beside beside_exchange(const Layer& layer, const Operator& op, const LayerCommunication& with, bool backward,
+                       Write write) {
+  if (op.role != Role::dispatch && op.role != Role::combine) return nullptr;
+  return [&layer, &op, &with, backward, write] {
+    const std::size_t count = layer.operators.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::size_t index = backward ? count - 1 - i : i;
+      if (goes_beside(layer.operators[index], op, with)) write(index);
+    }
+  };
+}
+
 }  // namespace
 
 std::vector<sim::Kernel> again(std::vector<sim::Kernel> kernels) {
@@ -260,8 +341,15 @@ void write_forward(BlockWriter& block, const Layer& layer, const LayerCommunicat
 void write_forward(BlockWriter& block, const Layer& layer, OperatorRange range, const LayerCommunication& with) {
   for (std::size_t i = range.first; i < range.end;) {
     const Operator& op = layer.operators[i];
+    if (goes_beside_exchange(op, with)) {
+      ++i;
+      continue;
+    }
     const std::vector<sim::Kernel> kernels = kernels_of_gather(layer, i, with, i);
-    write_operator(block, op, kernels, with);
+    write_operator(block, op, kernels, with, beside_exchange(layer, op, with, false, [&](std::size_t shared) {
+                     write_operator(block, layer.operators[shared], layer.operators[shared].forward,
+                                    in_one_piece(with));
+                   }));
   }
 }
 
@@ -275,13 +363,21 @@ void write_recompute(BlockWriter& block, const Layer& layer, OperatorRange range
   // torchtitan's selective policy keeps what reductions made, but not what gathers did (torchtitan/models/llama3/infra/
   // parallelize.py, _save_list).
   const bool keeps_reductions = every_second_product && recompute.kind == workloads::Recompute::Kind::selective;
+  const auto runs_again = [&](const Operator& op) { return layer.runs_again(op, recompute, every_second_product); };
+  const bool exchanges_again = std::ranges::any_of(
+      layer.operators, [&](const Operator& op) { return op.role == Role::dispatch && runs_again(op); });
   for (std::size_t i = range.first; i < range.end; ++i) {
     const Operator& op = layer.operators[i];
-    if (layer.runs_again(op, recompute, every_second_product)) {
+    if (exchanges_again && goes_beside_exchange(op, with)) continue;
+    if (runs_again(op)) {
       if (keeps_reductions && with.tensor && op.role == Role::row_linear)
         block.compute(again(op.forward));
       else
-        write_operator(block, op, again(op.forward), with);
+        write_operator(block, op, again(op.forward), with,
+                       beside_exchange(layer, op, with, false, [&](std::size_t shared) {
+                         write_operator(block, layer.operators[shared], again(layer.operators[shared].forward),
+                                        in_one_piece(with));
+                       }));
     } else if (keeps_reductions && gathers_input(op, with)) {
       blocking(block, *with.tensor, CollectiveKind::all_gather, gathered_bytes(*with.tensor, op.divided));
     }
@@ -295,34 +391,24 @@ void write_backward(BlockWriter& block, const Layer& layer, const LayerCommunica
 
 void write_backward(BlockWriter& block, const Layer& layer, OperatorRange range, const LayerCommunication& with,
                     const AfterOperator& after) {
-  const auto& tensor = with.tensor;
   for (std::size_t i = range.end; i-- > range.first;) {
     const Operator& op = layer.operators[i];
-    if (with.exchange && op.role == Role::exchange) block.wait_for(sim::set_of(with.exchange->stream));
-    if (tensor && tensor->sequence_parallel && op.role == Role::row_linear) {
-      gather_for(block, *tensor, op.divided, op.input_gradient);
-      block.compute(op.weight_gradient);
-    } else if (tensor && op.role == Role::column_linear && !op.shares_input) {
-      write_column_backward(block, op, *tensor);
-    } else if (!write_exchanged_gradient(block, op, with)) {
-      block.compute(op.input_gradient).compute(op.weight_gradient);
-    }
-    // Its gradient goes back to the ranks that looked the rows up.
-    if (with.exchange && op.awaits_exchange) exchange(block, with, op.exchanged);
+    if (goes_beside_exchange(op, with)) continue;
+    write_operator_backward(block, op, with, beside_exchange(layer, op, with, true, [&](std::size_t shared) {
+                              write_operator_backward(block, layer.operators[shared], in_one_piece(with), nullptr);
+                              if (after) after(block, shared);
+                            }));
     if (after) after(block, i);
   }
 }
 
 void write_input_gradients(BlockWriter& block, const Layer& layer, const LayerCommunication& with) {
-  const auto& tensor = with.tensor;
   for (std::size_t i = layer.operators.size(); i-- > 0;) {
     const Operator& op = layer.operators[i];
-    if (tensor && tensor->sequence_parallel && op.role == Role::row_linear)
-      blocking(block, *tensor, CollectiveKind::all_gather, op.divided);
-    if (!write_exchanged_gradient(block, op, with)) block.compute(op.input_gradient);
-    if (tensor && op.role == Role::column_linear && !op.shares_input)
-      blocking(block, *tensor, tensor->sequence_parallel ? CollectiveKind::reduce_scatter : CollectiveKind::all_reduce,
-               op.divided);
+    if (goes_beside_exchange(op, with)) continue;
+    write_input_gradient(block, op, with, beside_exchange(layer, op, with, true, [&](std::size_t shared) {
+                           write_input_gradient(block, layer.operators[shared], with, nullptr);
+                         }));
   }
 }
 
@@ -335,6 +421,7 @@ void write_weight_gradients(BlockWriter& block, const Layer& layer, const LayerC
     if (gathers_input(op, with) && tensor->gathers_inputs_again)
       blocking(block, *tensor, CollectiveKind::all_gather, op.divided);
     block.compute(op.weight_gradient);
+    loop(block, op.loop.weight_gradient, with.loop_backward);
     if (after) after(block, i);
   }
 }

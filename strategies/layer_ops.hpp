@@ -77,6 +77,11 @@ struct ExpertCommunication {
     double node_copies_per_row = 1;                   // and to nodes
   };
   std::optional<Fused> fused = std::nullopt;
+  // The shared experts' products go beside all-to-alls: the first ones and the activation beside the way to the
+  // experts, the last one beside the way back. Megatron-LM gives them a stream of their own, on which they wait for all
+  // that was issued before the exchange; products of two streams would take the device in turns, so the compute stream
+  // runs them between sending and waiting (megatron/core/transformer/moe/shared_experts.py).
+  bool overlaps_shared_experts = false;
 };
 
 struct LayerCommunication {
@@ -87,6 +92,9 @@ struct LayerCommunication {
   // The host reads how many tokens each expert gets before it launches what is to be done with them: without a
   // capacity, sizes of products and of exchanges depend on it (megatron/core/transformer/moe/token_dispatcher.py).
   bool host_reads_loads = false;
+  // What the host pays for each of workloads::LoopOperators.
+  sim::Duration loop_forward{};
+  sim::Duration loop_backward{};
 };
 
 // Some of a layer's operators, for frameworks that put something between them.

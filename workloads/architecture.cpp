@@ -174,9 +174,12 @@ void OperationWriter::experts(const Model::Experts& experts) {
                              .bias = model_.ffn_bias});
   if (experts.shared_hidden == 0) return;
   // They read what the router keeps.
+  const auto first = static_cast<std::ptrdiff_t>(block_.operations.size());
   if (experts.shared_gate)
     linear("shared gate", model_.hidden, {{"shared_gate", 1}}, false, Split::none).keeps_input = false;
   feed_forward(experts.shared_hidden, false);
+  std::for_each(block_.operations.begin() + first, block_.operations.end(),
+                [](Operation& operation) { operation.of_shared_experts = true; });
 }
 
 void OperationWriter::transformer_layer(bool causal, std::int64_t window, bool has_experts) {

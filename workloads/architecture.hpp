@@ -156,6 +156,7 @@ struct Operation {
   std::string name;
   Work work;
   Region region = Region::other;
+  bool of_shared_experts = false;  // of those that all tokens pass
   bool counted = true;  // false: trained with the model, but not among its published parameters (BERT's prediction
                         // head, DeepSeek-V3's layers for further tokens)
 };

@@ -67,7 +67,14 @@ struct KernelStyle {
   // Bytes per element that the product of a weight gradient writes; 0: as activations. Accumulating into 32-bit
   // gradients inside the product reads and writes 4 each.
   std::int64_t weight_gradient_bytes = 0;
-  bool grouped_experts = true;  // all experts in one kernel; else one after the other
+  bool grouped_experts = true;      // all experts in one kernel; else one after the other
+  bool sequential_experts = false;  // each a module of its own: so are its casts and its activation
+  // A loop over experts launches what a grouped product stands for: see Operator::loop.
+  bool experts_in_a_loop = false;
+  // Biases of the experts' outputs are weighted by the tokens' probabilities and added in passes of their own.
+  bool weighted_expert_bias = false;
+  bool fused_permutation = true;  // of tokens; else masks are selected from and rows added up by scattering
+  bool fused_router = true;
   bool fused_norm_relu = true;  // batch norm, addition and ReLU in one pass
 };
 KernelStyle fused_style();              // Megatron's fused kernels, graph compilers
@@ -86,6 +93,15 @@ struct Shard {
   std::int64_t expert = 1;         // ranks that share the experts: each has 1/expert of them
   std::int64_t expert_tensor = 1;  // ranks that share every expert: each has 1/expert_tensor of its width
   TokenDispatcher dispatcher = TokenDispatcher::all_to_all;
+  bool dispatches_in_8_bits = false;  // with a scale in 32 bits per 128 values
+};
+
+// What the host does for an operator in a loop over experts, beyond one launch per kernel: operators in the sense of
+// eager PyTorch, which take tensors, make tensors and launch.
+struct LoopOperators {
+  std::int64_t forward = 0;
+  std::int64_t input_gradient = 0;
+  std::int64_t weight_gradient = 0;
 };
 
 struct Operator {
@@ -110,14 +126,17 @@ struct Operator {
   sim::Bytes exchanged{};        // what a rank sends and receives, roles `exchange`, `dispatch` and `combine`: of the
                                  // latter on the most loaded rank, one copy per token and expert
   bool awaits_exchange = false;  // the first that needs it
+  sim::Bytes dispatched{};       // of `exchanged`, towards the experts: less where it goes in 8 bits
   sim::Bytes tokens_of_all{};    // roles `dispatch` and `combine`: the tokens of all ranks that share the experts
   // Of an attention over a sequence that ranks share, what this rank's tokens have.
   sim::Bytes queries{};
   sim::Bytes keys{};
   sim::Bytes values{};
-  sim::Bytes attended{};        // outputs
-  std::int64_t ring_steps = 1;  // the first so many kernels of either pass take the keys at hand, in turns
-  bool of_experts = false;      // its parameters are divided over the ranks that share the experts
+  sim::Bytes attended{};           // outputs
+  std::int64_t ring_steps = 1;     // the first so many kernels of either pass take the keys at hand, in turns
+  bool of_experts = false;         // its parameters are divided over the ranks that share the experts
+  bool of_shared_experts = false;  // those that all tokens pass
+  LoopOperators loop{};
   std::int64_t parameters = 0;  // on this device
   std::int64_t trained = 0;     // of these, the ones with gradients and optimizer state
   sim::Bytes frozen{};          // bytes of the others

@@ -36,6 +36,30 @@ void check_context(std::vector<Problem>& problems, const MegatronOptions& o, con
                     "the key-value heads of a tensor rank, as an all-to-all needs");
 }
 
+// What Megatron-LM refuses (megatron/core/transformer/transformer_config.py __post_init__).
+void check_expert_options(std::vector<Problem>& problems, const MegatronOptions& o, const Job& job) {
+  const auto report = [&](std::string key, std::string message) {
+    problems.push_back({.key = std::move(key), .message = std::move(message)});
+  };
+  const std::string& dispatcher = o.moe_token_dispatcher_type.value;
+  if (o.moe_shared_expert_overlap) {
+    if (job.model.experts->shared_hidden == 0)
+      report("strategy.moe_shared_expert_overlap", job.model.name + " has no shared experts; use false");
+    if (dispatcher != "auto" && dispatcher != "alltoall")
+      report("strategy.moe_token_dispatcher_type",
+             "moe_shared_expert_overlap works with the alltoall dispatcher alone; use 'alltoall', got '" + dispatcher +
+                 "'");
+    if (o.overlap_moe_expert_parallel_comm.value_or(false))
+      report("strategy.overlap_moe_expert_parallel_comm",
+             "cannot go with moe_shared_expert_overlap, which hides the same exchanges; use one of the two");
+  }
+  if (!o.use_fp8_dispatch) return;
+  if (dispatcher == "alltoall" || dispatcher == "allgather" || o.moe_shared_expert_overlap)
+    report("strategy.use_fp8_dispatch", "only fused kernels send 8 bits; use moe_token_dispatcher_type 'flex'");
+  if (job.training.precision != workloads::Precision::fp8)
+    report("strategy.use_fp8_dispatch", "needs training.precision: fp8, whose products take what arrives");
+}
+
 void check_experts(std::vector<Problem>& problems, const MegatronOptions& o, const Job& job) {
   const auto report = [&](std::string key, std::string message) {
     problems.push_back({.key = std::move(key), .message = std::move(message)});
@@ -61,6 +85,7 @@ void check_experts(std::vector<Problem>& problems, const MegatronOptions& o, con
       report("strategy.overlap_moe_expert_parallel_comm",
              "cannot go with full recomputation; recompute modules instead");
   }
+  check_expert_options(problems, o, job);
   if (o.tensor > 1 && !o.sequence_parallel)
     report("strategy.sequence_parallel",
            "experts beside tensor parallelism need sequence_parallel: true, as in Megatron-LM");
@@ -142,8 +167,10 @@ std::int64_t MegatronOptions::context_heads() const {
 workloads::TokenDispatcher MegatronOptions::dispatcher(const Job& job) const {
   const std::string& type = moe_token_dispatcher_type.value;
   if (type == "allgather") return workloads::TokenDispatcher::all_gather;
+  if (type == "alltoall" || (type == "auto" && moe_shared_expert_overlap))
+    return workloads::TokenDispatcher::all_to_all;
   const bool fused =
-      type == "flex" || (type == "auto" && job.leading_accelerator().supports(workloads::Precision::fp8));
+      type == "flex" || use_fp8_dispatch || job.leading_accelerator().supports(workloads::Precision::fp8);
   return fused ? workloads::TokenDispatcher::fused : workloads::TokenDispatcher::all_to_all;
 }
 
@@ -166,8 +193,20 @@ std::vector<sim::Key> MegatronLm::keys() {
        "with cp_comm_type a2a+p2p: ranks of an all-to-all, ranks of a ring; their product is `context`"},
       {"moe_token_dispatcher_type", &o.moe_token_dispatcher_type,
        "how tokens reach experts on other ranks (moe-token-dispatcher-type); auto: flex, fused kernels such as "
-       "DeepEP's, "
-       "on Hopper and later, else alltoall"},
+       "DeepEP's, on Hopper and later, else alltoall"},
+      {"moe_grouped_gemm", &o.moe_grouped_gemm,
+       "multiply the tokens of all experts of a rank at once, which the host still launches expert by expert; false: "
+       "every expert is a module of its own (moe-grouped-gemm); absent: true, as NVIDIA's recipes have it"},
+      {"moe_permute_fusion", &o.moe_permute_fusion,
+       "sort tokens by expert in one kernel, and sum up the results in one (moe-permute-fusion); absent: true"},
+      {"moe_router_fusion", &o.moe_router_fusion,
+       "choose experts, and compute the auxiliary loss, in few kernels (moe-router-fusion); absent: true"},
+      {"moe_shared_expert_overlap", &o.moe_shared_expert_overlap,
+       "run the shared experts while tokens are on their way; with the alltoall dispatcher alone, which `auto` then is "
+       "(moe-shared-expert-overlap)"},
+      {"use_fp8_dispatch", &o.use_fp8_dispatch,
+       "send tokens to their experts, and gradients of what comes back, in 8 bits with a 32-bit scale per 128 values "
+       "(DeepEP's option, which Megatron-LM does not pass on); needs training.precision fp8 and the flex dispatcher"},
       {"moe_router_group_topk", &o.moe_router_group_topk,
        "nodes that the experts of a token may be on (moe-router-group-topk with one group per node); 0: any", false, 0},
       {"overlap_moe_expert_parallel_comm", &o.overlap_moe_expert_parallel_comm,

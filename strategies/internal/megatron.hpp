@@ -44,6 +44,11 @@ struct MegatronOptions {
   bool fp8_param_gather = false;
   sim::Choice moe_token_dispatcher_type{"auto", {"auto", "allgather", "alltoall", "flex"}};
   std::int64_t moe_router_group_topk = 0;
+  std::optional<bool> moe_grouped_gemm;
+  std::optional<bool> moe_permute_fusion;
+  std::optional<bool> moe_router_fusion;
+  bool moe_shared_expert_overlap = false;
+  bool use_fp8_dispatch = false;
   std::optional<bool> overlap_moe_expert_parallel_comm;
   std::optional<bool> overlap_p2p_comm;
   std::optional<bool> scatter_gather_tensors_in_pipeline;

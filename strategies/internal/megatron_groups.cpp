@@ -71,6 +71,9 @@ void MegatronPlanner::make_calls() {
     with_.context =
         context_communication(builder_, options_.context_exchange(), options_.context / options_.context_ring());
   make_expert_communication();
+  const HostProfile loop = host_profile(training_.backend, eager_host());
+  with_.loop_forward = loop.forward;
+  with_.loop_backward = loop.backward;
   with_.host_reads_loads = job_.model.experts && !training_.routing.capacity_factor;
   if (options_.pipeline > 1) {
     const Bytes boundary = model_.embedding.boundary;
@@ -86,21 +89,26 @@ void MegatronPlanner::make_calls() {
   }
 }
 
+ExpertPlaces MegatronPlanner::places_of_experts() const {
+  if (!job_.model.experts) return {};
+  const NamedGrid experts = expert_grid();
+  return expert_places(job_.cluster, experts.grid, experts.axis.at("ep"));
+}
+
 void MegatronPlanner::make_expert_communication() {
   if (!job_.model.experts || options_.expert * options_.expert_tensor == 1) return;
-  const NamedGrid experts = expert_grid();
-  const ExpertPlaces places = expert_places(job_.cluster, experts.grid, experts.axis.at("ep"));
   with_.expert = expert_communication(builder_,
-                                      {.dispatcher = options_.dispatcher(job_),
+                                      {.dispatcher = dispatcher_,
                                        .ranks = options_.expert,
                                        .tensor_ranks = options_.expert_tensor,
                                        .top_k = job_.model.experts->top_k,
                                        .most_nodes = options_.moe_router_group_topk},
-                                      places);
+                                      expert_places_);
+  with_.expert->overlaps_shared_experts = options_.moe_shared_expert_overlap;
   // Megatron-Bridge's performance recipes have moe_a2a_overlap on for DeepSeek-V3 and Qwen3-235B on H100 and B200,
   // where tokens cross nodes, and mostly off inside NVL72 racks (scripts/performance/configs).
-  const bool usual =
-      options_.schedule_kind() == ScheduleKind::interleaved && places.domains > 1 && !training_.recompute.full();
+  const bool usual = options_.schedule_kind() == ScheduleKind::interleaved && expert_places_.domains > 1 &&
+                     !training_.recompute.full() && !options_.moe_shared_expert_overlap;
   overlaps_passes_ = options_.overlap_moe_expert_parallel_comm.value_or(usual);
 }
 

@@ -50,6 +50,8 @@ MegatronPlanner::MegatronPlanner(const MegatronOptions& options, const Job& job)
       architecture_(workloads::describe(job.model, job.training.sequence, vocab_, job.training.documents)),
       state_(workloads::state_bytes(job.training, workloads::StateLayout::master_weights, gradients_,
                                     workloads::factored_moments(architecture_))),
+      expert_places_(places_of_experts()),
+      dispatcher_(options.dispatcher(job)),
       offload_(builder_, training_, host_.forward, false),
       overlap_(builder_) {}
 
@@ -62,15 +64,26 @@ workloads::Shard MegatronPlanner::shard() const {
           .context_heads = options_.context_heads(),
           .expert = options_.expert,
           .expert_tensor = options_.expert_tensor,
-          .dispatcher = options_.dispatcher(job_)};
+          .dispatcher = dispatcher_,
+          .dispatches_in_8_bits = options_.use_fp8_dispatch};
+}
+
+workloads::KernelStyle MegatronPlanner::kernel_style() const {
+  // Since Hopper cuDNN's kernel is preferred, which takes sequences outermost, as Megatron has them (NVIDIA/
+  // TransformerEngine get_attention_backend).
+  workloads::KernelStyle style = megatron_style(!hopper_or_later(), fuses_accumulation() ? 2 * state_.gradient : 0);
+  // Megatron-Bridge's models have all three on, its performance recipes the last one; Megatron-LM itself has them off.
+  style.grouped_experts = options_.moe_grouped_gemm.value_or(true);
+  style.sequential_experts = !style.grouped_experts;
+  style.experts_in_a_loop = true;
+  style.weighted_expert_bias = style.grouped_experts;
+  style.fused_permutation = options_.moe_permute_fusion.value_or(true);
+  style.fused_router = options_.moe_router_fusion.value_or(true);
+  return style;
 }
 
 void MegatronPlanner::expand_model() {
-  // Since Hopper cuDNN's kernel is preferred, which takes sequences outermost, as Megatron has them (NVIDIA/
-  // TransformerEngine get_attention_backend).
-  const workloads::KernelStyle style =
-      megatron_style(!hopper_or_later(), fuses_accumulation() ? 2 * state_.gradient : 0);
-  model_ = workloads::expand(architecture_, training_, shard(), style, costs_);
+  model_ = workloads::expand(architecture_, training_, shard(), kernel_style(), costs_);
 }
 
 bool MegatronPlanner::has_first(const Stage& stage) const {

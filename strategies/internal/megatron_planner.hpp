@@ -21,6 +21,7 @@
 #include "strategies/layer_ops.hpp"
 #include "strategies/offload.hpp"
 #include "strategies/plan_builder.hpp"
+#include "strategies/shared_ranks.hpp"
 #include "workloads/architecture.hpp"
 #include "workloads/cost.hpp"
 #include "workloads/layers.hpp"
@@ -138,7 +139,9 @@ class MegatronPlanner {
   NamedGrid expert_grid() const;
   bool norm_is_of_all() const { return options_.distributed_optimizer || with_.expert; }
   std::int64_t world() const { return job_.cluster.devices(); }
+  ExpertPlaces places_of_experts() const;
   workloads::Shard shard() const;
+  workloads::KernelStyle kernel_style() const;
   void expand_model();
   void place_layers();
   void make_streams_and_slots();
@@ -219,6 +222,8 @@ class MegatronPlanner {
   workloads::Architecture architecture_;
   workloads::StateBytes state_;
 
+  ExpertPlaces expert_places_;
+  workloads::TokenDispatcher dispatcher_;
   PlanBuilder builder_;
   ActivationOffload offload_;
   PassOverlap overlap_;

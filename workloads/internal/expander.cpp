@@ -22,6 +22,7 @@ Layer Expander::layer(std::int64_t input_elements) {
   layer_.boundary = bytes(tokens() * block_.width);
   for (const Operation& operation : block_.operations) {
     region_ = operation.region;
+    shared_experts_ = operation.of_shared_experts;
     std::visit([&](const auto& work) { expand(operation, work); }, operation.work);
   }
   for (Operator& op : layer_.operators) {
@@ -45,6 +46,7 @@ Operator& Expander::add(std::string name, Role role) {
   op.name = std::move(name);
   op.role = role;
   op.region = region_;
+  op.of_shared_experts = shared_experts_;
   return op;
 }
 
@@ -122,12 +124,16 @@ void Expander::expand(const Operation& operation, const LinearWork& work) {
 void Expander::add_casts(Operator& op, const Product& product) const {
   if (product.precision != Precision::fp8) return;
   constexpr std::array<double, fp8_recipe_names.size()> bytes_per_value{4, 6, 6, 4 + 2 * 4.0 / 128, 4 + 2 * 1.0 / 32};
+  // Of what is in 8 bits already, the transposed copy is left to make.
+  constexpr double transposed = 2 + 2 * 4.0 / 128;
   const double per_value = bytes_per_value[static_cast<std::size_t>(training_.fp8_recipe)];
-  const auto cast = [&](const std::string& name, std::int64_t values) {
-    return costs_.memory_bound(name, Bytes{static_cast<std::int64_t>(static_cast<double>(values) * per_value)});
+  const auto cast = [&](const std::string& name, std::int64_t values, bool arrives_cast) {
+    const double bytes = arrives_cast ? transposed : per_value;
+    return costs_.memory_bound(name, Bytes{static_cast<std::int64_t>(static_cast<double>(values) * bytes)});
   };
-  append(op.forward, cast(product.name + " cast", product.tokens * product.inputs));
-  append(op.input_gradient, cast(product.name + " gradient cast", product.tokens * product.outputs));
+  append(op.forward, cast(product.name + " cast", product.tokens * product.inputs, product.input_arrives_cast));
+  append(op.input_gradient,
+         cast(product.name + " gradient cast", product.tokens * product.outputs, product.gradient_arrives_cast));
 }
 
 void Expander::add_product(const Operation& operation, const LinearWork& work, const Product& product, bool first) {

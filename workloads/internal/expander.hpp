@@ -45,6 +45,9 @@ class Expander {
     std::int64_t inputs = 0;   // on this device
     std::int64_t outputs = 0;  // likewise
     Precision precision{};
+    // They come in 8 bits from other ranks.
+    bool input_arrives_cast = false;
+    bool gradient_arrives_cast = false;
   };
   Product product_of(const Operation& operation, const LinearWork& work, std::vector<LinearWork::Part> parts) const;
   void add_product(const Operation& operation, const LinearWork& work, const Product& product, bool first);
@@ -55,12 +58,34 @@ class Expander {
   void add_flash_attention(Operator& op, const AttentionShape& shape, AttentionKernel kernel) const;
   AttentionShape attention_shape(const AttentionWork& work) const;
   void add_activation(const std::string& name, Model::Activation kind, std::int64_t elements);
-  void add_grouped_product(const std::string& name, const GroupedGemm& shape, bool bias);
+  struct ExpertProduct {
+    std::string name;
+    GroupedGemm shape;
+    bool bias = false;
+    bool first = false;  // it reads the tokens; else it makes what goes back to them
+  };
+  void add_expert_product(const ExpertProduct& product);
+  void add_weighted_bias(Operator& op, const GroupedGemm& shape) const;
+  LoopOperators loop_operators(const ExpertProduct& product) const;
+  void add_experts_activation(const ExpertsWork& work, const std::vector<std::int64_t>& loads);
+  void divide_by_expert(std::vector<sim::Kernel>& kernels, const std::vector<std::int64_t>& rows) const;
+  void join_experts(std::vector<sim::Kernel>& kernels, const GroupedGemm& shape, std::int64_t width) const;
   // A pass of rows from one order into another, forward and backward.
-  Operator& add_permutation(const std::string& name, Role role, sim::Bytes traffic, sim::Bytes output);
+  struct Permutation {
+    std::string name;
+    Role role = Role::local;
+    sim::Bytes forward{};  // traffic
+    sim::Bytes backward{};
+    sim::Bytes output{};
+  };
+  Operator& add_permutation(const Permutation& permutation);
+  void add_selection(Operator& op, std::int64_t experts) const;
+  bool quantises_rows() const { return shard_.dispatches_in_8_bits && shard_.expert > 1; }
 
   Operator& add(std::string name, Role role);
   static void append(std::vector<sim::Kernel>& kernels, sim::Kernel kernel) { kernels.push_back(std::move(kernel)); }
+  // With a scale in 32 bits per 128 values (DeepSeek-V3, arXiv 2412.19437, section 3.3).
+  static sim::Bytes eight_bit_bytes(std::int64_t values) { return sim::Bytes{values + 4 * ((values + 127) / 128)}; }
   static sim::Bytes four_bit_bytes(std::int64_t parameters) {
     return sim::Bytes{static_cast<std::int64_t>(static_cast<double>(parameters) * nf4_bytes)};
   }
@@ -98,6 +123,7 @@ class Expander {
   const Block& block_;
   Layer layer_;
   Region region_ = Region::other;
+  bool shared_experts_ = false;    // the operation at hand is of those
   std::int64_t products_ = 0;      // so far: every second one's output is kept by torchtitan's selective policy
   bool input_kept_ = false;        // of the linear at hand, by one of its products
   bool outputs_divided_ = false;   // of the last linear, over the tensor group
