@@ -161,16 +161,20 @@ std::int64_t MegatronOptions::context_heads() const {
   return cp_comm_type.value == "a2a+p2p" ? hierarchical_context_parallel_sizes.front() : 1;
 }
 
-// Many of Megatron-Bridge's performance recipes for Hopper and later take fused kernels, which are written for those
-// (scripts/performance/configs, moe_flex_dispatcher_backend deepep or hybridep); the others, all-to-all. Megatron-LM's
-// own default, allgather, sends every token to every rank.
-workloads::TokenDispatcher MegatronOptions::dispatcher(const Job& job) const {
+// As most of Megatron-Bridge's performance recipes have it (scripts/performance/configs, moe_flex_dispatcher_backend):
+// fused kernels, which are written for Hopper and later, inside NVL72 racks (DeepSeek-V3, Qwen3) and where tokens cross
+// nodes (DeepSeek-V3 on H100 and B200); all-to-all inside nodes of eight (Qwen3 on H100 to B300, gpt-oss). Exceptions:
+// gpt-oss has all-to-alls everywhere, and recent recipes of DeepSeek-V3 and of the smallest Qwen3 have fused kernels
+// inside nodes too. Megatron-LM's own default, allgather, sends every token to every rank.
+workloads::TokenDispatcher MegatronOptions::dispatcher(const Job& job, const ExpertPlaces& places) const {
   const std::string& type = moe_token_dispatcher_type.value;
   if (type == "allgather") return workloads::TokenDispatcher::all_gather;
   if (type == "alltoall" || (type == "auto" && moe_shared_expert_overlap))
     return workloads::TokenDispatcher::all_to_all;
-  const bool fused =
-      type == "flex" || use_fp8_dispatch || job.leading_accelerator().supports(workloads::Precision::fp8);
+  constexpr std::int64_t usual_node = 8;
+  const bool usual = job.leading_accelerator().supports(workloads::Precision::fp8) &&
+                     (places.domains > 1 || job.cluster.node().devices > usual_node);
+  const bool fused = type == "flex" || use_fp8_dispatch || usual;
   return fused ? workloads::TokenDispatcher::fused : workloads::TokenDispatcher::all_to_all;
 }
 
@@ -193,7 +197,7 @@ std::vector<sim::Key> MegatronLm::keys() {
        "with cp_comm_type a2a+p2p: ranks of an all-to-all, ranks of a ring; their product is `context`"},
       {"moe_token_dispatcher_type", &o.moe_token_dispatcher_type,
        "how tokens reach experts on other ranks (moe-token-dispatcher-type); auto: flex, fused kernels such as "
-       "DeepEP's, on Hopper and later, else alltoall"},
+       "DeepEP's, on Hopper and later inside NVL72 racks and where tokens cross nodes, else alltoall"},
       {"moe_grouped_gemm", &o.moe_grouped_gemm,
        "multiply the tokens of all experts of a rank at once, which the host still launches expert by expert; false: "
        "every expert is a module of its own (moe-grouped-gemm); absent: true, as NVIDIA's recipes have it"},

@@ -9,6 +9,7 @@
 #include "strategies/groups.hpp"
 #include "strategies/pipeline_placement.hpp"
 #include "strategies/pipeline_schedule.hpp"
+#include "strategies/shared_ranks.hpp"
 #include "strategies/strategy.hpp"
 #include "workloads/layers.hpp"
 
@@ -62,7 +63,8 @@ struct MegatronOptions {
     return context_exchange() == workloads::ContextExchange::gather ? 1 : context / context_heads();
   }
   std::int64_t context_heads() const;  // ranks that heads are divided over for the time of the attention
-  workloads::TokenDispatcher dispatcher(const Job& job) const;
+  // Of experts whose ranks are there, or of those that it can only be.
+  workloads::TokenDispatcher dispatcher(const Job& job, const ExpertPlaces& places) const;
   // On each rank. Naming several chooses the interleaved schedule, as in Megatron, unless the schedule has two by
   // itself: those of a V, or of two copies of the model.
   std::int64_t chunks() const;

@@ -51,7 +51,7 @@ MegatronPlanner::MegatronPlanner(const MegatronOptions& options, const Job& job)
       state_(workloads::state_bytes(job.training, workloads::StateLayout::master_weights, gradients_,
                                     workloads::factored_moments(architecture_))),
       expert_places_(places_of_experts()),
-      dispatcher_(options.dispatcher(job)),
+      dispatcher_(options.dispatcher(job, expert_places_)),
       offload_(builder_, training_, host_.forward, false),
       overlap_(builder_) {}
 

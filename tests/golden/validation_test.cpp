@@ -106,7 +106,7 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
       {"SC21T1", {10, 0.037}},  {"TTAN", {13, 0.125}},    {"VTRM", {48, 0.078}},  {"VTRS", {750, 0.079}},
       {"ZB", {31, 0.051}},      {"DSAZ", {28, 0.135}},    {"RN50", {1, 0.08}},    {"BERTPT", {10, 0.42}},
       {"MCI", {52, 0.65}},      {"MH100W", {9, 0.105}},   {"MH100S", {3, 0.085}}, {"MEGAW", {2, 0.19}},
-      {"NBR", {43, 0.195}},     {"NEMOCP", {4, 0.22}},    {"MISC", {1, 0.21}},    {"NC-A100", {86, 0.068}},
+      {"NBR", {43, 0.165}},     {"NEMOCP", {4, 0.22}},    {"MISC", {1, 0.21}},    {"NC-A100", {86, 0.068}},
       {"NC-V100", {44, 0.043}}, {"NC-H100", {43, 0.065}}, {"NC-H200", {4, 0.01}}, {"NC-B200", {45, 0.046}}};
   std::int64_t rows = 0;
   for (const auto& [series, bound] : bounds) {
@@ -137,7 +137,8 @@ TEST_F(Accuracy, StaysWithinItsBounds) {
 
   const ErrorSummary experts = times_of([](const ValidationRow& row) { return row.kind == "moe"; });
   EXPECT_GE(experts.n, 27);
-  EXPECT_LT(experts.mean_abs_error, 0.25);
+  EXPECT_LT(experts.mean_abs_error, 0.2);
+  EXPECT_LT(experts.median_abs_error, 0.18);
 
   // 1F1B, interleaved, ZB-H1 and ZB-H2 are as fast as measured in comparison; not so at hidden 2304, where the stage of
   // the head, whose vocabulary is not stated, decides.

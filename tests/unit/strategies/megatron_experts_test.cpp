@@ -255,5 +255,21 @@ TEST_F(OverlappedSharedExperts, NeedAllToAllsAndExpertsThatAllTokensPass) {
   EXPECT_NE(refusal(node_of_h100, settings).find("use one of the two"), std::string::npos);
 }
 
+// What the dispatcher is where nothing says so.
+TEST(UsualDispatcher, IsFusedInsideRacksAndBetweenNodesAndAllToAllInsideANode) {
+  const auto sent = [](std::vector<std::string> settings, const char* type) {
+    settings.push_back(std::string{"strategy.moe_token_dispatcher_type="} + type);
+    return wire(result_of(settings), Purpose::expert, CollectiveKind::all_to_all);
+  };
+  const std::vector<std::string> node;
+  const std::vector<std::string> nodes{"cluster.nodes=2", "cluster.devices=8"};
+  const std::vector<std::string> rack{"cluster.node=gb200-nvl72", "cluster.devices=8"};
+  EXPECT_EQ(sent(node, "auto"), sent(node, "alltoall"));
+  EXPECT_EQ(sent(nodes, "auto"), sent(nodes, "flex"));
+  EXPECT_EQ(sent(rack, "auto"), sent(rack, "flex"));
+  EXPECT_NE(sent(node, "alltoall"), sent(node, "flex"));
+  EXPECT_NE(sent(nodes, "alltoall"), sent(nodes, "flex"));
+}
+
 }  // namespace
 }  // namespace trainyard
