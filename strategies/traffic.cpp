@@ -6,6 +6,7 @@
 #include <map>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -133,6 +134,9 @@ class TrafficCompiler {
   void collect_tree();
   void collect_pairs();
   void collect_torus();
+  std::vector<std::int64_t> place_of(DeviceId device) const;
+  void connect_across_gaps(DeviceId device, std::size_t axis, const std::set<std::int64_t>& places,
+                           const std::map<std::vector<std::int64_t>, DeviceId>& members);
   void collect_rails();
 
   const Placement& placement() const { return surveyor_.placement(); }
@@ -276,31 +280,60 @@ void TrafficCompiler::collect_pairs() {
   for (const LinkUse& use : uses_) place_in_uses_[sim::index_of(use.link)] = none;
 }
 
-// From every member to its neighbours among the members; on an axis that the group fills, also around.
+// From every member to its neighbours among the members; on an axis that the group goes around, also from the last to
+// the first. Where other chips lie between them, over the links of those.
 void TrafficCompiler::collect_torus() {
   if (!torus()) return use_ports(1);
   const std::size_t axes = torus()->shape.size();
-  std::vector<std::int64_t> lowest(axes, std::numeric_limits<std::int64_t>::max());
-  std::vector<std::int64_t> highest(axes, -1);
+  std::vector<std::set<std::int64_t>> places(axes);
+  std::map<std::vector<std::int64_t>, DeviceId> members;
   for (const DeviceId device : placement().devices) {
     const std::vector<std::int64_t> at = cluster_.coordinates(device);
-    for (std::size_t axis = 0; axis < axes; ++axis) {
-      lowest[axis] = std::min(lowest[axis], at[axis]);
-      highest[axis] = std::max(highest[axis], at[axis]);
-    }
+    for (std::size_t axis = 0; axis < axes; ++axis) places[axis].insert(at[axis]);
+    members[place_of(device)] = device;
   }
   for (const DeviceId device : placement().devices) {
     const std::vector<std::int64_t> at = cluster_.coordinates(device);
     for (std::size_t axis = 0; axis < axes; ++axis) {
-      if (lowest[axis] == highest[axis]) continue;
-      const bool around = torus()->wraps[axis] && highest[axis] - lowest[axis] + 1 == torus()->shape[axis];
+      const std::set<std::int64_t>& on = places[axis];
+      if (on.size() == 1) continue;
+      const std::int64_t span = *on.rbegin() - *on.begin() + 1;
+      if (span != static_cast<std::int64_t>(on.size())) {
+        connect_across_gaps(device, axis, on, members);
+        continue;
+      }
+      const bool around = torus()->wraps[axis] && span == torus()->shape[axis];
       for (const bool up : {true, false}) {
-        if (!around && at[axis] == (up ? highest[axis] : lowest[axis])) continue;
+        if (!around && at[axis] == (up ? *on.rbegin() : *on.begin())) continue;
         if (const auto link = cluster_.ici_link(device, axis, up)) uses_.push_back({.link = *link});
       }
     }
   }
   collect_rails();
+}
+
+// A device's coordinates and its slice.
+std::vector<std::int64_t> TrafficCompiler::place_of(DeviceId device) const {
+  std::vector<std::int64_t> place = cluster_.coordinates(device);
+  place.push_back(cluster_.domain_of(device));
+  return place;
+}
+
+// To the next member up and the next one down the axis; around where it is closed.
+void TrafficCompiler::connect_across_gaps(DeviceId device, std::size_t axis, const std::set<std::int64_t>& places,
+                                          const std::map<std::vector<std::int64_t>, DeviceId>& members) {
+  std::vector<std::int64_t> at = place_of(device);
+  const auto here = places.find(at[axis]);
+  const bool around = torus()->wraps[axis];
+  const auto reach = [&](bool exists, std::int64_t inside, std::int64_t at_other_end) {
+    if (!exists && !around) return;
+    at[axis] = exists ? inside : at_other_end;
+    if (const auto there = members.find(at); there != members.end()) connect(device, there->second, 0, 0);
+  };
+  const auto above = std::next(here);
+  reach(above != places.end(), above != places.end() ? *above : 0, *places.begin());
+  const bool is_first = here == places.begin();
+  reach(!is_first, is_first ? 0 : *std::prev(here), *places.rbegin());
 }
 
 void TrafficCompiler::collect_rails() {

@@ -108,6 +108,21 @@ GroupShape Surveyor::shape_of(const sim::CommunicatorTable& table, const sim::Co
   return shape;
 }
 
+namespace {
+
+// Members lie as far apart all the way round: next to each other, or every so many chips.
+bool goes_around(const std::vector<bool>& seen) {
+  const auto members = static_cast<std::size_t>(std::ranges::count(seen, true));
+  if (seen.size() % members != 0) return false;
+  const std::size_t apart = seen.size() / members;
+  const auto first = static_cast<std::size_t>(std::ranges::find(seen, true) - seen.begin());
+  for (std::size_t at = first; at < seen.size(); at += apart)
+    if (!seen[at]) return false;
+  return true;
+}
+
+}  // namespace
+
 // The box of chips that the members fill in each slice, if they do.
 void Surveyor::span_torus(GroupShape& shape) {
   const std::size_t axes = torus_->shape.size();
@@ -120,7 +135,7 @@ void Surveyor::span_torus(GroupShape& shape) {
   std::int64_t filled = shape.nodes;
   for (std::size_t axis = 0; axis < axes; ++axis) {
     shape.torus.at(axis) = std::ranges::count(seen[axis], true);
-    shape.wraps.at(axis) = torus_->wraps[axis] && shape.torus.at(axis) == torus_->shape[axis];
+    shape.wraps.at(axis) = torus_->wraps[axis] && goes_around(seen[axis]);
     filled *= shape.torus.at(axis);
   }
   if (filled == shape.members) return;
