@@ -44,6 +44,7 @@ struct PlannedStep {
   std::int64_t micro_batch = 1;    // sequences
   std::int64_t micro_batches = 1;  // per data-parallel rank and step
   int communicator_groups = 0;     // process groups a rank belongs to, beyond the world; each costs memory
+  bool static_buffers = false;     // a compiler gave every buffer its place: no allocator, no context of CUDA
 };
 
 // Something that cannot run, at the key that would have to change: "strategy.tensor", "training.micro_batch".
