@@ -1,6 +1,7 @@
 #include <array>
 
 #include "strategies/internal/deepspeed.hpp"
+#include "strategies/internal/maxtext.hpp"
 #include "strategies/internal/megatron.hpp"
 #include "strategies/internal/pytorch_ddp.hpp"
 #include "strategies/internal/pytorch_fsdp.hpp"
@@ -25,6 +26,8 @@ constexpr std::array entries{
     StrategyEntry{"megatron-lm",
                   "tensor, sequence, context, expert, pipeline and data parallelism, distributed optimizer",
                   &make<MegatronLm>},
+    StrategyEntry{"maxtext", "one XLA program that GSPMD divides over the axes of a mesh of TPUs or GPUs",
+                  &make<MaxText>},
 };
 
 }  // namespace

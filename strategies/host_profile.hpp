@@ -51,4 +51,11 @@ inline HostProfile host_profile(workloads::Backend backend, const HostProfile& e
   return eager;
 }
 
+// One program of XLA per step, from a framework that dispatches steps ahead of the device, so that nothing of the loop
+// around them shows (AI-Hypercomputer/maxtext src/maxtext/configs/base.yml, max_inflight_computations: 2). On a TPU the
+// program runs by itself; on a GPU its kernels are launched, or replayed as graphs.
+inline HostProfile xla_host(bool on_tpu) {
+  return on_tpu ? HostProfile{} : host_profile(workloads::Backend::xla, HostProfile{});
+}
+
 }  // namespace trainyard::strategies

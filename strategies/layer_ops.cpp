@@ -384,6 +384,12 @@ void write_recompute(BlockWriter& block, const Layer& layer, OperatorRange range
   }
 }
 
+void write_recompute(BlockWriter& block, const Layer& layer, const std::vector<bool>& runs_again,
+                     const LayerCommunication& with) {
+  for (std::size_t i = 0; i < layer.operators.size(); ++i)
+    if (runs_again[i]) write_operator(block, layer.operators[i], again(layer.operators[i].forward), with);
+}
+
 void write_backward(BlockWriter& block, const Layer& layer, const LayerCommunication& with,
                     const AfterOperator& after) {
   write_backward(block, layer, all_operators(layer), with, after);

@@ -129,6 +129,9 @@ void write_recompute(BlockWriter& block, const workloads::Layer& layer, const wo
                      bool every_second_product, const LayerCommunication& with);
 void write_recompute(BlockWriter& block, const workloads::Layer& layer, OperatorRange range,
                      const workloads::Recompute& recompute, bool every_second_product, const LayerCommunication& with);
+// The same where the operators that run again are known.
+void write_recompute(BlockWriter& block, const workloads::Layer& layer, const std::vector<bool>& runs_again,
+                     const LayerCommunication& with);
 
 // The head's loss needs three reductions over the tensor group: maximum, sum of exponentials, the target's logit.
 void write_loss_reductions(BlockWriter& block, const LayerCommunication& with);
