@@ -197,12 +197,9 @@ void MaxTextPlanner::write_sections(BlockWriter& block, const Pass& pass) {
       --begin;
       if (is_column(begin)) again = gathers_again(begin);
     }
-    Layer section;
-    section.operators.assign(layer.operators.begin() + static_cast<std::ptrdiff_t>(begin),
-                             layer.operators.begin() + static_cast<std::ptrdiff_t>(end));
     if (with.tensor) with.tensor->gathers_inputs_again = again.value_or(false);
-    write_backward(block, section, with, [&](BlockWriter& writer, std::size_t i) {
-      const Operator& op = section.operators[i];
+    write_backward(block, layer, {begin, end}, with, [&](BlockWriter& writer, std::size_t i) {
+      const Operator& op = layer.operators[i];
       if (scatters) scatter(writer, pass.part, op.trained, op.of_experts);
     });
     end = begin;
