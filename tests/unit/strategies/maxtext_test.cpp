@@ -302,5 +302,22 @@ TEST(MaxText, RunsOnGpus) {
   EXPECT_EQ(with(pipeline).parallelism.data, 1);
 }
 
+TEST(MaxText, FoldedRanksGiveWhatAllRanksGive) {
+  const std::vector<std::vector<std::string>> meshes{
+      {"strategy.tensor=2"},
+      {"strategy.pipeline=4", "training.global_batch=64", "strategy.tensor=4"},
+      {"strategy.context=4", "strategy.context_parallel_strategy=ring"},
+      {"model=mixtral-8x7b", "strategy.expert=8", "strategy.tensor=4"},
+      {"cluster.nodes=32", "cluster.fabric.slices=2", "training.global_batch=128", "strategy.dcn_fsdp_parallelism=2"},
+      {"cluster={node: dgx-h100, nodes: 4}", "strategy.tensor=8", "strategy.pipeline=2"},
+      {"strategy.shard=16", "cluster.faults=[{device: 5, speed: 0.9}]"}};
+  for (const std::vector<std::string>& settings : meshes) {
+    scenarios::SimulateOptions every_rank;
+    every_rank.fold = every_rank.ideal = false;
+    const double all = scenarios::simulate(tests::scenario_of(base, settings), every_rank).result.step_time_s;
+    EXPECT_EQ(with(settings).step_time_s, all) << settings.front();
+  }
+}
+
 }  // namespace
 }  // namespace trainyard
