@@ -44,8 +44,14 @@ std::vector<Problem> check_layer_groups(const Job& job, const std::string& frame
            .message = framework + " recomputes layer by layer; use 'full', or framework 'megatron-lm'"}};
 }
 
+std::vector<std::string> warn_without_tensorflow(const Job& job, const std::string& framework) {
+  if (job.training.backend != workloads::Backend::graph) return {};
+  return {"training.backend: 'graph' is TensorFlow's executor, and " + framework +
+          " is PyTorch software; what is simulated is its schedule under that executor"};
+}
+
 std::vector<std::string> warn_without_cuda(const Job& job, const std::string& framework) {
-  std::vector<std::string> warnings;
+  std::vector<std::string> warnings = warn_without_tensorflow(job, framework);
   if (job.cluster.torus())
     warnings.push_back("cluster.node: " + framework +
                        " does not run on TPUs; what is simulated is its schedule on such chips");

@@ -32,6 +32,10 @@ workloads::Precision gradient_precision(const workloads::Training& training, wor
 // Only Megatron-LM recomputes groups of layers from one kept input.
 std::vector<Problem> check_layer_groups(const Job& job, const std::string& framework);
 
+// TensorFlow's executor under a framework of PyTorch: no such combination exists (TensorFlow with DeepSpeed, with
+// Megatron-LM). It runs here all the same, since backends and strategies are apart.
+std::vector<std::string> warn_without_tensorflow(const Job& job, const std::string& framework);
+
 // What a framework made for CUDA devices has no counterpart for in reality: TPUs, programs of XLA. It runs here all the
 // same, to compare schedules.
 std::vector<std::string> warn_without_cuda(const Job& job, const std::string& framework);

@@ -34,7 +34,14 @@ inline HostProfile megatron_host() {
   return {.forward = microseconds{55}, .backward = microseconds{55}, .loss = microseconds{5000}};
 }
 
-// Generated code launches its kernels one by one. A graph's replay, and a program of XLA, take the host 1 to 2 us per
+// TensorFlow, operator by operator from Python; a step is one call of a function (estimates).
+inline HostProfile tensorflow_host() {
+  using std::chrono::microseconds;
+  return {.forward = microseconds{10}, .backward = microseconds{10}, .step = microseconds{1000}};
+}
+
+// Generated code launches its kernels one by one, and so does the executor of TensorFlow's graphs, whose threads take
+// what a bare launch takes, 3 to 5 us. A graph's replay, and a program of XLA, take the host 1 to 2 us per
 // kernel, on the device for the most part; the middle is used.
 inline HostProfile host_profile(workloads::Backend backend, const HostProfile& eager) {
   using std::chrono::microseconds;
@@ -44,11 +51,16 @@ inline HostProfile host_profile(workloads::Backend backend, const HostProfile& e
       return eager;
     case workloads::Backend::compiled:
       return {.forward = microseconds{3}, .backward = microseconds{3}, .step = eager.step};
+    case workloads::Backend::graph:
+      return {.forward = microseconds{4}, .backward = microseconds{4}, .step = eager.step};
     case workloads::Backend::cuda_graph:
     case workloads::Backend::xla:
       return {.forward = nanoseconds{1500}, .backward = nanoseconds{1500}, .step = eager.step};
   }
   return eager;
+}
+inline HostProfile host_profile(const workloads::Training& training, const HostProfile& eager) {
+  return host_profile(training.backend.value_or(workloads::Backend::eager), eager);
 }
 
 // One program of XLA per step, from a framework that dispatches steps ahead of the device, so that nothing of the loop

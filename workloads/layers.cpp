@@ -54,6 +54,12 @@ std::size_t Layer::operators_until_last_kept() const {
   return 0;
 }
 
+KernelStyle kernel_style(const Training& training, const Model& model) {
+  KernelStyle style = fuses_kernels(training) ? fused_style() : eager_style(model);
+  style.split_projections = model.separate_projections;
+  return style;
+}
+
 bool Layer::runs_again(const Operator& op, const Recompute& recompute, bool every_second_product) const {
   switch (recompute.kind) {
     case Recompute::Kind::none:

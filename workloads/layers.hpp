@@ -77,8 +77,9 @@ struct KernelStyle {
   bool fused_router = true;
   bool fused_norm_relu = true;  // batch norm, addition and ReLU in one pass
 };
-KernelStyle fused_style();              // Megatron's fused kernels, graph compilers
-KernelStyle eager_style(const Model&);  // PyTorch operator by operator
+KernelStyle fused_style();                                // Megatron's fused kernels, graph compilers
+KernelStyle eager_style(const Model&);                    // PyTorch operator by operator
+KernelStyle kernel_style(const Training&, const Model&);  // fused where a compiler does it
 
 // What is on one device.
 struct Shard {

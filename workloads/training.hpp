@@ -66,9 +66,10 @@ enum class Backend : std::uint8_t {
   eager,       // operator by operator
   compiled,    // fused kernels, launched one by one (torch.compile)
   cuda_graph,  // the eager kernels, recorded once and replayed
+  graph,       // the eager kernels, launched one by one by an executor without Python (TensorFlow)
   xla          // fused kernels in one program per step
 };
-constexpr std::array<std::string_view, 4> backend_names{"eager", "compiled", "cuda-graph", "xla"};
+constexpr std::array<std::string_view, 5> backend_names{"eager", "compiled", "cuda-graph", "graph", "xla"};
 constexpr bool fuses_kernels(Backend backend) { return backend == Backend::compiled || backend == Backend::xla; }
 
 struct Training {
@@ -87,8 +88,9 @@ struct Training {
   std::optional<Adapters> adapters;
   ExpertRouting routing;
   std::optional<Precision> gradient_precision;  // in which gradients are reduced; absent: the framework's
-  Backend backend = Backend::eager;
+  std::optional<Backend> backend;               // absent: the framework's, eager with most
 };
+inline bool fuses_kernels(const Training& training) { return training.backend && fuses_kernels(*training.backend); }
 
 // Bytes of an activation element: fp8 recipes keep activations in 16 bits and cast at the matrix products.
 constexpr std::int64_t activation_bytes(Precision precision) {

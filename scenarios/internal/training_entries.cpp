@@ -207,9 +207,11 @@ void read_training(Reader& reader, const Value& value, workloads::Training& trai
   if (recompute != nullptr) read_recompute(reader, *recompute, training);
   training.precision = chosen<workloads::Precision>(precision);
   training.fp8_recipe = chosen<workloads::Fp8Recipe>(recipe);
-  training.backend = backend.value.empty() && compile.value_or(false) ? workloads::Backend::compiled
-                                                                      : chosen<workloads::Backend>(backend);
-  if (compile && !backend.value.empty() && *compile != workloads::fuses_kernels(training.backend))
+  if (!backend.value.empty())
+    training.backend = chosen<workloads::Backend>(backend);
+  else if (compile)
+    training.backend = *compile ? workloads::Backend::compiled : workloads::Backend::eager;
+  if (compile && *compile != workloads::fuses_kernels(*training.backend))
     reader.report_at("training.compile", "contradicts training.backend: " + backend.value);
   training.optimizer = chosen<workloads::Optimizer>(optimizer);
   if (!attention.value.empty()) training.attention = chosen<workloads::AttentionKernel>(attention);

@@ -46,7 +46,7 @@ class Planner {
         replicas_(job.cluster.devices()),
         micro_batch_(job.training.micro_batch.value_or(job.training.global_batch / replicas_)),
         micro_batches_(job.training.global_batch / (replicas_ * micro_batch_)),
-        host_(strategies::host_profile(job.training.backend, strategies::eager_host())),
+        host_(strategies::host_profile(job.training, strategies::eager_host())),
         costs_(job.accelerator, replicas_),
         architecture_(workloads::describe(job.model, job.training.sequence, 0, job.training.documents)),
         state_(workloads::state_bytes(job.training, workloads::StateLayout::full_precision, workloads::Precision::fp32,
@@ -177,9 +177,7 @@ sim::Program Planner::program() {
 }
 
 strategies::PlannedStep Planner::plan() {
-  workloads::KernelStyle style =
-      workloads::fuses_kernels(job_.training.backend) ? workloads::fused_style() : workloads::eager_style(job_.model);
-  style.split_projections = job_.model.separate_projections;
+  const workloads::KernelStyle style = workloads::kernel_style(job_.training, job_.model);
   model_ = workloads::expand(architecture_, job_.training, {.micro_batch = micro_batch_}, style, costs_);
   trained_ = model_.embedding.trained + model_.trained(0, model_.layers()) + model_.head.trained;
   stream_ = builder_.stream("all-reduce");

@@ -51,7 +51,7 @@ DeepspeedPlanner::DeepspeedPlanner(const DeepspeedOptions& options, const Job& j
       shards_(data_ * options.context),
       micro_batch_(job.training.micro_batch.value_or(usual_micro_batch(options, job))),
       micro_batches_(job.training.global_batch / (data_ * micro_batch_)),
-      host_(host_profile(job.training.backend, options.of_megatron() ? megatron_host() : eager_host())),
+      host_(host_profile(job.training, options.of_megatron() ? megatron_host() : eager_host())),
       costs_(job.accelerator, job.cluster.devices()),
       element_(workloads::activation_bytes(job.training.precision)),
       reduced_bytes_(workloads::element_bytes(
@@ -72,10 +72,7 @@ Bytes DeepspeedPlanner::working_bytes(const Part& part) const {
 workloads::KernelStyle DeepspeedPlanner::style() const {
   // Flash attention takes the batch outermost, which Megatron has second; products leave gradients to be added up.
   if (options_.of_megatron()) return megatron_style(true, 0);
-  workloads::KernelStyle style =
-      workloads::fuses_kernels(job_.training.backend) ? workloads::fused_style() : workloads::eager_style(job_.model);
-  style.split_projections = job_.model.separate_projections;
-  return style;
+  return workloads::kernel_style(job_.training, job_.model);
 }
 
 void DeepspeedPlanner::expand_model() {

@@ -316,7 +316,7 @@ std::vector<std::string> MegatronLm::warnings(const Job& job) const {
   for (std::string& warning : warn_without_cuda(job, "megatron-lm")) warnings.push_back(std::move(warning));
   if (options_.sequence_parallel && options_.tensor == 1)
     warnings.emplace_back("strategy.sequence_parallel has no effect without tensor parallelism");
-  if (workloads::fuses_kernels(job.training.backend))
+  if (workloads::fuses_kernels(job.training))
     warnings.emplace_back(
         "training.backend: Megatron-LM has fused kernels of its own and no compiled whole; only what "
         "launches cost changes");

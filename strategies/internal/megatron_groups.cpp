@@ -71,7 +71,7 @@ void MegatronPlanner::make_calls() {
     with_.context =
         context_communication(builder_, options_.context_exchange(), options_.context / options_.context_ring());
   make_expert_communication();
-  const HostProfile loop = host_profile(training_.backend, eager_host());
+  const HostProfile loop = host_profile(training_, eager_host());
   with_.loop_forward = loop.forward;
   with_.loop_backward = loop.backward;
   with_.host_reads_loads = job_.model.experts && !training_.routing.capacity_factor;

@@ -44,7 +44,7 @@ MegatronPlanner::MegatronPlanner(const MegatronOptions& options, const Job& job)
       chunks_(options.chunks()),
       placement_(options.placement()),
       vocab_(padded_vocabulary(job.model.vocab, 128 * options.tensor)),
-      host_(host_profile(job.training.backend, megatron_host())),
+      host_(host_profile(job.training, megatron_host())),
       costs_(job.accelerator, job.cluster.devices()),
       gradients_(gradient_precision(job.training, usual_gradients(job.training.precision))),
       architecture_(workloads::describe(job.model, job.training.sequence, vocab_, job.training.documents)),

@@ -346,14 +346,14 @@ void add_pipeline_warnings(std::vector<std::string>& warnings, const FsdpOptions
 
 std::vector<std::string> PytorchFsdp::warnings(const Job& job) const {
   const FsdpOptions& o = options_;
-  std::vector<std::string> warnings;
+  std::vector<std::string> warnings = warn_without_tensorflow(job, "pytorch-fsdp");
   if (o.first_version() && o.tensor * o.pipeline * o.context * o.expert > 1)
     warnings.emplace_back(
         "strategy.fsdp_version: torchtitan composes tensor, pipeline, context and expert parallelism "
         "with FSDP2 only");
   if (o.overlap_tensor && o.tensor == 1)
     warnings.emplace_back("strategy.overlap_tensor has no effect without tensor parallelism");
-  if (o.overlap_tensor && o.tensor > 1 && !workloads::fuses_kernels(job.training.backend))
+  if (o.overlap_tensor && o.tensor > 1 && !workloads::fuses_kernels(job.training))
     warnings.emplace_back(
         "strategy.overlap_tensor: asynchronous tensor parallelism needs a compiled model "
         "(training.compile: true)");

@@ -23,7 +23,7 @@ FsdpPlanner::FsdpPlanner(const FsdpOptions& options, const Job& job)
       units_in_flight_(options.first_version() ? 4
                                                : 2 + std::max(options.modules_to_forward_prefetch,
                                                               options.modules_to_backward_prefetch - 1)),
-      host_(host_profile(job.training.backend, eager_host())),
+      host_(host_profile(job.training, eager_host())),
       costs_(job.accelerator, job.cluster.devices()),
       gather_bytes_(workloads::activation_bytes(job.training.precision)),
       reduce_bytes_(workloads::element_bytes(
@@ -52,9 +52,7 @@ workloads::Shard FsdpPlanner::shard() const {
 }
 
 void FsdpPlanner::expand_model() {
-  workloads::KernelStyle style =
-      workloads::fuses_kernels(job_.training.backend) ? workloads::fused_style() : workloads::eager_style(job_.model);
-  style.split_projections = job_.model.separate_projections;
+  workloads::KernelStyle style = workloads::kernel_style(job_.training, job_.model);
   if (options_.expert > 1) style.grouped_experts = true;  // torchtitan's (torchtitan/models/moe.py)
   // torchtitan compiles blocks, not the loss (pytorch/torchtitan train.py, 2024); GPT-like models stand for
   // llm-foundry's, whose loss is flash-attn's fused cross entropy: 16-bit logits and their gradient

@@ -143,11 +143,12 @@ TEST(Scenario, ListsAndMapsOfTrainingAreReportedOnce) {
 }
 
 TEST(Scenario, CompilingIsAShortWordForABackend) {
-  EXPECT_EQ(read(example).training.backend, workloads::Backend::eager);
+  EXPECT_EQ(read(example).training.backend, std::nullopt);
   EXPECT_EQ(read(example, {"training.backend=cuda-graph"}).training.backend, workloads::Backend::cuda_graph);
   EXPECT_EQ(read(example, {"training.backend=xla", "training.compile=true"}).training.backend, workloads::Backend::xla);
   reports({"training.backend=eager", "training.compile=true"}, "training.compile: contradicts training.backend: eager");
-  reports({"training.backend=graph"}, "training.backend: expected 'eager', 'compiled', 'cuda-graph' or 'xla'");
+  reports({"training.backend=graphs"},
+          "training.backend: expected 'eager', 'compiled', 'cuda-graph', 'graph' or 'xla', got 'graphs'");
 }
 
 TEST(Scenario, MistakesOfAllPartsComeAtOnce) {
