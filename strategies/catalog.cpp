@@ -5,6 +5,7 @@
 #include "strategies/internal/megatron.hpp"
 #include "strategies/internal/pytorch_ddp.hpp"
 #include "strategies/internal/pytorch_fsdp.hpp"
+#include "strategies/internal/tensorflow.hpp"
 #include "strategies/strategy.hpp"
 
 namespace trainyard::strategies {
@@ -28,6 +29,9 @@ constexpr std::array entries{
                   &make<MegatronLm>},
     StrategyEntry{"maxtext", "one XLA program that GSPMD divides over the axes of a mesh of TPUs or GPUs",
                   &make<MaxText>},
+    StrategyEntry{"tensorflow", "variables mirrored on replicas, kept on the host, or on parameter servers",
+                  &make<Tensorflow>},
+    StrategyEntry{"keras", "TensorFlow's strategies under fit(), and Keras' own data and model parallelism", &make<Keras>},
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "strategies/internal/maxtext_mesh.hpp"
@@ -50,6 +51,7 @@ PlannedStep plan_maxtext(const MaxTextOptions& options, const MeshSizes& sizes, 
 
 class MaxText final : public Strategy {
  public:
+  explicit MaxText(MaxTextOptions options = {}) : options_(std::move(options)) {}
   std::vector<sim::Key> keys() override;
   std::vector<Problem> check(const Job& job) const override;
   std::vector<std::string> warnings(const Job& job) const override;

@@ -84,8 +84,8 @@ std::string random_scenario(std::uint64_t seed) {
   text += "}\n";
   if (random.one_in(4)) text += "  placement: shuffled\n";
   text += "  faults: [" + random_faults(random, devices, nodes, leaves, radix == 16) + "]\n";
-  const std::string framework =
-      random.of(std::array<std::string, 5>{"megatron-lm", "megatron-lm", "pytorch-fsdp", "pytorch-ddp", "deepspeed"});
+  const std::string framework = random.of(std::array<std::string, 6>{"megatron-lm", "megatron-lm", "pytorch-fsdp",
+                                                                     "pytorch-ddp", "deepspeed", "tensorflow"});
   const bool megatron = framework == "megatron-lm";
   const bool pipelined = framework == "deepspeed" && context == 1 && random.one_in(2);
   const bool composed = framework == "pytorch-fsdp" && random.one_in(2);
@@ -113,6 +113,8 @@ std::string random_scenario(std::uint64_t seed) {
   if (framework == "deepspeed")
     text += "  zero_stage: " + number(random.of(std::array<std::int64_t, 5>{0, 1, 2, 3, 3})) +
             "\n  overlap_comm: " + flag() + "\n  stage3_max_reuse_distance: 1e6\n";
+  if (framework == "tensorflow")
+    text += "  mode: " + random.of(std::array<std::string, 2>{"parameter-server", "multi-worker-mirrored"}) + "\n";
   if (!megatron) return text;
   const bool interleaved = pipeline > 1 && random.one_in(2);
   std::vector<std::string> schedules{"1f1b", "gpipe", "zb-h1", "zb-h2", "zb-v"};
