@@ -71,7 +71,7 @@ std::vector<sim::Key> Tensorflow::keys() {
        "of mirrored: packs that the concatenated gradients are split into; 0: each gradient by itself, as it comes",
        false, 0},
       {"communication", &o.communication,
-       "of multi-worker-mirrored: collectives of NCCL, or a ring of remote procedure calls over TCP; auto: nccl"},
+       "of multi-worker-mirrored: collectives of NCCL (auto too), or a ring of remote procedure calls over TCP"},
       {"bytes_per_pack", &o.bytes_per_pack,
        "of multi-worker-mirrored: bytes above which a pack of gradients is closed and its all-reduce starts; 0: one "
        "pack of all",
