@@ -1,4 +1,6 @@
 // Strategies from outside: what the program says to libraries that it cannot use, and to strategies that fail.
+#include "strategies/plugin.hpp"
+
 #include <gtest/gtest.h>
 
 #include <string>
@@ -31,8 +33,9 @@ TEST(Plugin, ALibraryWithoutTheFunctionIsRefused) {
 
 TEST(Plugin, AnotherVersionOfTheInterfaceIsRefusedByName) {
   expect_refused("show frameworks" + plugin("another_version"),
-                 "another_version.so: was built for version 3 of the strategy interface, this trainyard has version 1: "
-                 "rebuild it");
+                 "another_version.so: was built for version " + std::to_string(strategies::interface_version + 2) +
+                     " of the strategy interface, this trainyard has version " +
+                     std::to_string(strategies::interface_version) + ": rebuild it");
 }
 
 TEST(Plugin, OtherHeadersOfTheSameVersionAreRefused) {
