@@ -31,20 +31,22 @@ sim::BlockId DeepspeedPlanner::arrival_block(const std::string& name, std::int64
 // _exec_forward_pass).
 void DeepspeedPlanner::make_transfers() {
   const Bytes whole = model_.embedding.boundary;
-  const auto message = [&](bool in_pieces) {
-    return Bytes{whole.count / (in_pieces || options_.divides_sequence() ? options_.tensor : 1)};
-  };
   const bool activations = options_.sends_pieces_of_activations();
   const bool gradients = options_.sends_pieces_of_gradients();
+  const auto message = [&](bool in_pieces) {
+    const bool divided = in_pieces || options_.divides_sequence();
+    return PipelineMessage{.bytes = Bytes{whole.count / (divided ? options_.tensor : 1)}};
+  };
+  PipelineMessages messages{.activations = message(activations), .gradients = message(gradients)};
+  if (options_.pipeline > 1) {
+    messages.activations.arrival = arrival_block("take up activations", 2, activations ? 1 : 0);
+    if (activations || gradients)
+      messages.gradients.arrival = arrival_block("take up gradients", 0, (activations ? 1 : 0) + (gradients ? 1 : 0));
+    pipeline_slot_ = builder_.slot("pipeline");
+    embedding_slot_ = builder_.slot("embedding");
+  }
   transfers_.emplace(builder_, PipelinePlacement(ScheduleKind::one_forward_one_backward, options_.pipeline, 1),
-                     PipelineMessages{.activations = message(activations), .gradients = message(gradients)},
-                     PipelineTransfers::Manner{.order = TransferOrder::in_turns, .launch = host_.forward});
-  if (options_.pipeline == 1) return;
-  pipeline_slot_ = builder_.slot("pipeline");
-  embedding_slot_ = builder_.slot("embedding");
-  activations_arrive_ = arrival_block("take up activations", 2, activations ? 1 : 0);
-  if (activations || gradients)
-    gradients_arrive_ = arrival_block("take up gradients", 0, (activations ? 1 : 0) + (gradients ? 1 : 0));
+                     messages, PipelineTransfers::Manner{.order = TransferOrder::in_turns, .launch = host_.forward});
 }
 
 sim::BlockId DeepspeedPlanner::dropping_block(const Part& part) {

@@ -249,7 +249,6 @@ class DeepspeedPlanner {
   LayerCommunication with_;
 
   std::optional<PipelineTransfers> transfers_;
-  std::optional<sim::BlockId> activations_arrive_, gradients_arrive_;
 
   sim::StreamId gather_{}, arrive_{}, reduce_{}, fetch_events_{}, tensor_{};
   sim::SlotId data_slot_{}, secondary_slot_{}, node_slot_{}, across_slot_{};

@@ -179,7 +179,6 @@ void DeepspeedPlanner::write_forward_pass(sim::Program& program, std::int32_t mi
   const auto call = [&](sim::BlockId block, std::int32_t layer) {
     program.calls.push_back({.block = block, .layer = layer, .micro_batch = micro_batch});
   };
-  if (!stage_.has_embedding) call(*activations_arrive_, -1);
   for (const Part& part : parts_) {
     if (in_group(part) && !begins_group(part)) {
       call(dropping_block(part), part.index);
@@ -199,7 +198,6 @@ void DeepspeedPlanner::write_backward_pass(sim::Program& program, std::int32_t m
     if (!backward_start_) backward_start_ = backward_start();
     call(*backward_start_, -1);
   }
-  if (!stage_.has_head && gradients_arrive_) call(*gradients_arrive_, -1);
   std::vector<sim::BlockId>& blocks = backward_blocks_[{micro_batch > 0, micro_batch + 1 == micro_batches_}];
   if (blocks.empty()) blocks = backward_blocks(micro_batch);
   for (std::size_t i = 0; i < parts_.size(); ++i) {

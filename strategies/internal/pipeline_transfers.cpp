@@ -11,8 +11,6 @@ using Kind = PipelineAction::Kind;
 
 namespace {
 
-constexpr int none = -1;
-
 // Per action, one past the last whose receives are posted before it: the next action that may receive.
 std::vector<std::size_t> posted_one_ahead(const std::vector<PipelineAction>& actions) {
   std::vector<std::size_t> until;
@@ -65,18 +63,19 @@ PipelineTransfers::PipelineTransfers(PlanBuilder& builder, const PipelinePlaceme
       const bool shares_streams = manner.order == TransferOrder::in_turns && !forward;
       track.send_stream = shares_streams ? tracks_.front().send_stream : builder.stream("send " + direction);
       track.receive_stream = shares_streams ? tracks_.front().receive_stream : builder.stream("receive " + direction);
-      const sim::Bytes message = forward ? messages.activations : messages.gradients;
+      const PipelineMessage& message = forward ? messages.activations : messages.gradients;
       track.to = builder.slot((forward ? "next stage" : "gradient to previous stage") + way);
       track.from = builder.slot((forward ? "previous stage" : "gradient from next stage") + way);
-      track.send = builder.call(track.to, CollectiveKind::send, message, Purpose::pipeline);
-      track.receive = builder.call(track.from, CollectiveKind::receive, message, Purpose::pipeline);
-      if (manner.order == TransferOrder::ahead) make_overlapped(track);
+      track.send = builder.call(track.to, CollectiveKind::send, message.bytes, Purpose::pipeline);
+      track.receive = builder.call(track.from, CollectiveKind::receive, message.bytes, Purpose::pipeline);
+      track.arrival = message.arrival;
+      if (manner.order == TransferOrder::ahead) make_ahead(track);
     }
   }
 }
 
 // As many receives of a track may be open as are posted ahead, and the one that is waited for.
-void PipelineTransfers::make_overlapped(Track& track) {
+void PipelineTransfers::make_ahead(Track& track) {
   const std::int64_t ahead =
       1 + (placement_.wraps() ? std::max<std::int64_t>(0, manner_.group - placement_.stages()) : 0);
   for (std::int64_t turn = 0; turn <= ahead; ++turn) {
@@ -115,71 +114,75 @@ bool PipelineTransfers::receives_early(std::int64_t stage, std::size_t track) co
          stage == (track == 0 ? 0 : placement_.stages() - 1);
 }
 
-sim::BlockId PipelineTransfers::exchange(int sent, int received) {
-  const std::pair key{sent, received};
-  const auto known = exchanges_.find(key);
-  if (known != exchanges_.end()) return known->second;
+void PipelineTransfers::call_exchange(sim::Program& program, const Exchange& exchange, Turn named) {
+  if (exchange == Exchange{}) return;
+  auto known = exchanges_.find(exchange);
+  if (known == exchanges_.end()) known = exchanges_.emplace(exchange, exchange_block(exchange)).first;
+  program.calls.push_back({.block = known->second, .micro_batch = static_cast<std::int32_t>(named[0].micro_batch)});
+}
+
+sim::BlockId PipelineTransfers::exchange_block(const Exchange& exchange) {
   BlockWriter block = builder_.block("transfer", manner_.launch);
   sim::StreamSet used = 0;
-  const auto post = [&](sim::StreamId stream, sim::CallId call) {
-    block.communicate(stream, call);
-    used = static_cast<sim::StreamSet>(used | sim::set_of(stream));
-  };
-  const auto track = [&](int index) -> const Track& { return tracks_.at(static_cast<std::size_t>(index)); };
-  if (sent != none) post(track(sent).send_stream, track(sent).send);
-  if (received != none) post(track(received).receive_stream, track(received).receive);
-  block.wait_for(used);
-  return exchanges_[key] = block.finish();
-}
-
-void PipelineTransfers::write_exchanged(sim::Program& program, std::int64_t stage,
-                                        const std::vector<PipelineAction>& actions,
-                                        const std::function<void(const PipelineAction&)>& act) {
-  for (std::size_t i = 0; i <= actions.size(); ++i) {
-    const PipelineAction* done = i > 0 ? &actions[i - 1] : nullptr;
-    const PipelineAction* next = i < actions.size() ? &actions[i] : nullptr;
-    const int sent = done != nullptr && sends(stage, *done) ? static_cast<int>(track_of(*done)) : none;
-    const int received = next != nullptr && receives(stage, *next) ? static_cast<int>(track_of(*next)) : none;
-    if (sent != none || received != none) {
-      const std::int64_t micro_batch = done != nullptr ? done->micro_batch : next->micro_batch;
-      program.calls.push_back(
-          {.block = exchange(sent, received), .micro_batch = static_cast<std::int32_t>(micro_batch)});
+  const auto post = [&](const std::array<bool, 4>& tracks, auto stream, auto call) {
+    for (std::size_t index = 0; index < tracks_.size(); ++index) {
+      if (!tracks.at(index)) continue;
+      block.communicate(tracks_[index].*stream, tracks_[index].*call);
+      used = static_cast<sim::StreamSet>(used | sim::set_of(tracks_[index].*stream));
     }
-    if (next != nullptr) act(*next);
+  };
+  post(exchange.sent, &Track::send_stream, &Track::send);
+  post(exchange.received, &Track::receive_stream, &Track::receive);
+  block.wait_for(used);
+  if (manner_.host_waits) block.host_wait(used);
+  return block.finish();
+}
+
+void PipelineTransfers::call_arrival(sim::Program& program, const PipelineAction& pass) const {
+  if (const std::optional<sim::BlockId> arrival = tracks_[track_of(pass)].arrival)
+    program.calls.push_back({.block = *arrival, .micro_batch = static_cast<std::int32_t>(pass.micro_batch)});
+}
+
+PipelineTransfers::Turn PipelineTransfers::next_turn(Turn left) const {
+  const bool pair = manner_.order == TransferOrder::in_pairs && left.size() > 1 && left[0].kind == Kind::forward &&
+                    left[1].kind != Kind::forward;
+  return left.first(pair ? 2 : std::min<std::size_t>(left.size(), 1));
+}
+
+// Stage s works forward on micro-batch i in step 2i + s, backward in step 2 (i + stages) - s - 1: what it sends and the
+// gradient it receives are of one step, unless its warm-up ends before the first gradient can be there.
+bool PipelineTransfers::gradient_comes_first(std::int64_t stage, Turn done, Turn next) const {
+  return !done.empty() && !next.empty() && done[0].kind == Kind::forward && next[0].kind == Kind::backward &&
+         done[0].micro_batch - next[0].micro_batch == placement_.stages() - stage - 1;
+}
+
+void PipelineTransfers::write_waiting(sim::Program& program, std::int64_t stage, Turn left, const Act& act) {
+  Turn done;
+  while (!left.empty() || !done.empty()) {
+    const Turn next = next_turn(left);
+    Exchange exchange;
+    for (const PipelineAction& pass : done)
+      if (sends(stage, pass)) exchange.sent.at(track_of(pass)) = true;
+    for (const PipelineAction& pass : next)
+      if (receives(stage, pass)) exchange.received.at(track_of(pass)) = true;
+    if (manner_.order != TransferOrder::in_turns) {
+      call_exchange(program, exchange, done.empty() ? next : done);
+    } else {
+      const bool receive_first = gradient_comes_first(stage, done, next);
+      if (receive_first) call_exchange(program, {.received = exchange.received}, next);
+      call_exchange(program, {.sent = exchange.sent}, done);
+      if (!receive_first) call_exchange(program, {.received = exchange.received}, next);
+    }
+    for (const PipelineAction& pass : next)
+      if (receives(stage, pass)) call_arrival(program, pass);
+    for (const PipelineAction& action : next) act(action);
+    done = next;
+    left = left.subspan(next.size());
   }
 }
 
-// A stage receives the gradient for its next pass before it sends what it made where both are one step: stage s works
-// forward on micro-batch i in step 2i + s, backward in step 2 (i + stages) - s - 1. In a warm-up that ends before the
-// first gradient can be there it sends at once.
-void PipelineTransfers::write_in_turns(sim::Program& program, std::int64_t stage,
-                                       const std::vector<PipelineAction>& actions,
-                                       const std::function<void(const PipelineAction&)>& act) {
-  for (std::size_t i = 0; i <= actions.size(); ++i) {
-    const PipelineAction* done = i > 0 ? &actions[i - 1] : nullptr;
-    const PipelineAction* next = i < actions.size() ? &actions[i] : nullptr;
-    const auto call = [&](sim::BlockId block, const PipelineAction& action) {
-      program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(action.micro_batch)});
-    };
-    const auto send = [&] {
-      if (done != nullptr && sends(stage, *done)) call(exchange(static_cast<int>(track_of(*done)), none), *done);
-    };
-    const auto receive = [&] {
-      if (next != nullptr && receives(stage, *next)) call(exchange(none, static_cast<int>(track_of(*next))), *next);
-    };
-    const bool gradient_first = done != nullptr && next != nullptr && done->kind == Kind::forward &&
-                                next->kind == Kind::backward &&
-                                done->micro_batch - next->micro_batch == placement_.stages() - stage - 1;
-    if (gradient_first) receive();
-    send();
-    if (!gradient_first) receive();
-    if (next != nullptr) act(*next);
-  }
-}
-
-void PipelineTransfers::write_overlapped(sim::Program& program, std::int64_t stage,
-                                         const std::vector<PipelineAction>& actions,
-                                         const std::function<void(const PipelineAction&)>& act) {
+void PipelineTransfers::write_ahead(sim::Program& program, std::int64_t stage,
+                                    const std::vector<PipelineAction>& actions, const Act& act) {
   struct Progress {
     std::vector<std::size_t> posted_until{};  // before each action
     std::size_t next = 0;                     // action to post
@@ -207,9 +210,11 @@ void PipelineTransfers::write_overlapped(sim::Program& program, std::int64_t sta
   for (std::size_t i = 0; i < actions.size(); ++i) {
     for (std::size_t index = 0; index < tracks_.size(); ++index) post_ahead(index, i);
     const std::vector<PipelineAction> passes = actions[i].passes();
-    for (const PipelineAction& pass : passes)
-      if (receives(stage, pass))
-        call(turn(tracks_[track_of(pass)].await_blocks, progress[track_of(pass)].awaited), pass);
+    for (const PipelineAction& pass : passes) {
+      if (!receives(stage, pass)) continue;
+      call(turn(tracks_[track_of(pass)].await_blocks, progress[track_of(pass)].awaited), pass);
+      call_arrival(program, pass);
+    }
     act(actions[i]);
     for (const PipelineAction& pass : passes)
       if (sends(stage, pass)) call(tracks_[track_of(pass)].send_block, pass);
@@ -217,15 +222,13 @@ void PipelineTransfers::write_overlapped(sim::Program& program, std::int64_t sta
 }
 
 void PipelineTransfers::write(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
-                              const std::function<void(const PipelineAction&)>& act) {
+                              const Act& act) {
   if (placement_.stages() == 1)
     for (const PipelineAction& action : actions) act(action);
   else if (manner_.order == TransferOrder::ahead)
-    write_overlapped(program, stage, actions, act);
-  else if (manner_.order == TransferOrder::in_turns)
-    write_in_turns(program, stage, actions, act);
+    write_ahead(program, stage, actions, act);
   else
-    write_exchanged(program, stage, actions, act);
+    write_waiting(program, stage, actions, act);
 }
 
 void PipelineTransfers::connect(sim::Plan& plan, const RankGrid& grid, std::size_t axis) const {

@@ -1,12 +1,23 @@
-// What pipeline stages send each other between their passes.
+// What pipeline stages send each other between their passes, and when, in the ways of several frameworks:
+//
+//   manner    compute waits for   what is issued together                          whose
+//   at_once   send and receive    both, between one pass and the next              Megatron-LM's 1F1B and GPipe,
+//   PyTorch's in_pairs  send and receive    those of two passes: a forward and a backward    Megatron-LM's interleaved
+//   schedule in_turns  send, then receive  either alone                                     DeepSpeed ahead     receive
+//   receives, before the pass that precedes theirs   what overlaps transfers in the first two
+//
+// Sources: NVIDIA/Megatron-LM megatron/core/pipeline_parallel/{schedules,p2p_communication}.py, pytorch/pytorch
+// torch/distributed/pipelining/schedules.py, deepspeedai/DeepSpeed deepspeed/runtime/pipe/{schedule,p2p}.py.
 #pragma once
 
 #include <array>
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <utility>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "strategies/groups.hpp"
@@ -16,20 +27,33 @@
 
 namespace trainyard::strategies {
 
-struct PipelineMessages {
-  sim::Bytes activations{};
-  sim::Bytes gradients{};
+// What a rank sends for each pass, and what its receiver does with it before the pass that needs it: where the ranks of
+// a tensor group each send their part of what all of them have, they gather it.
+struct PipelineMessage {
+  sim::Bytes bytes{};
+  std::optional<sim::BlockId> arrival{};
 };
 
-// How stages hand on what a pass made and get what the next one needs.
+struct PipelineMessages {
+  PipelineMessage activations{};
+  PipelineMessage gradients{};
+};
+
 enum class TransferOrder : std::uint8_t {
-  at_once,  // between the two; compute waits for both (pytorch/pytorch torch/distributed/pipelining/schedules.py,
-            // Schedule1F1B)
+  // Between two passes a stage hands on what the first made and fetches what the second needs, in one batch
+  // (send_forward_recv_backward of Megatron-LM; Schedule1F1B of PyTorch).
+  at_once,
+  // The same with several chunks per stage, where a forward pass and the backward pass behind it are one turn
+  // (send_forward_backward_recv_forward_backward): a stage that waited between them for what its neighbour sends after
+  // its own pair would wait for ever.
+  in_pairs,
   // One after the other, each waited for before the next is issued: stages work in steps, even and odd ones forward in
   // turns, and in each step a stage has to do with one neighbour, with which it exchanges the gradient first
-  // (deepspeedai/DeepSpeed deepspeed/runtime/pipe/schedule.py, TrainSchedule; p2p.py).
+  // (TrainSchedule).
   in_turns,
-  ahead  // receives are posted one pass ahead, and nothing waits for a send (_PipelineScheduleRuntime of the same)
+  // Receives are posted before the pass that precedes theirs, and nothing waits for a send (overlap_p2p_comm of
+  // Megatron-LM; _PipelineScheduleRuntime of PyTorch).
+  ahead
 };
 
 // Messages from each position of a placement to the next and back.
@@ -37,17 +61,18 @@ class PipelineTransfers {
  public:
   struct Manner {
     TransferOrder order = TransferOrder::at_once;
-    std::int64_t group = 0;  // of an interleaved schedule, see pipeline_schedule()
-    sim::Duration launch{};
+    bool host_waits = false;  // whenever compute does, but for those posted ahead
+    std::int64_t group = 0;   // of an interleaved schedule, see pipeline_schedule()
+    sim::Duration launch{};   // of one transfer, by the host
   };
+  using Act = std::function<void(const PipelineAction&)>;
 
   // A pipeline of one stage transfers nothing.
   PipelineTransfers(PlanBuilder& builder, const PipelinePlacement& placement, const PipelineMessages& messages,
                     const Manner& manner);
 
   // The actions of one stage in their order, each written by `act`, with the transfers around them.
-  void write(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
-             const std::function<void(const PipelineAction&)>& act);
+  void write(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions, const Act& act);
 
   // Joins every rank to its neighbours on the axis of stages.
   void connect(sim::Plan& plan, const RankGrid& grid, std::size_t axis) const;
@@ -58,29 +83,37 @@ class PipelineTransfers {
     sim::StreamId send_stream{}, receive_stream{};
     sim::SlotId to{}, from{};
     sim::CallId send{}, receive{};
-    // Overlapped. Receives take turns, each with an event of its own.
+    std::optional<sim::BlockId> arrival{};
+    // Ahead. Receives take turns, each with an event of its own.
     std::vector<sim::BlockId> post_blocks{}, await_blocks{};
     sim::BlockId send_block{};
   };
+  // What a stage sends and receives in one batch, by track.
+  struct Exchange {
+    std::array<bool, 4> sent{}, received{};
+    auto operator<=>(const Exchange&) const = default;
+  };
+  using Turn = std::span<const PipelineAction>;  // passes between two batches
 
   std::size_t track_of(const PipelineAction& pass) const;
   bool receives(std::int64_t stage, const PipelineAction& pass) const;
   bool sends(std::int64_t stage, const PipelineAction& pass) const;
   bool receives_early(std::int64_t stage, std::size_t track) const;
-  void make_overlapped(Track& track);
-  sim::BlockId exchange(int sent, int received);
-  void write_exchanged(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
-                       const std::function<void(const PipelineAction&)>& act);
-  void write_in_turns(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
-                      const std::function<void(const PipelineAction&)>& act);
-  void write_overlapped(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
-                        const std::function<void(const PipelineAction&)>& act);
+  void make_ahead(Track& track);
+  sim::BlockId exchange_block(const Exchange& exchange);
+  void call_exchange(sim::Program& program, const Exchange& exchange, Turn named);
+  void call_arrival(sim::Program& program, const PipelineAction& pass) const;
+  Turn next_turn(Turn left) const;
+  bool gradient_comes_first(std::int64_t stage, Turn done, Turn next) const;
+  void write_waiting(sim::Program& program, std::int64_t stage, Turn left, const Act& act);
+  void write_ahead(sim::Program& program, std::int64_t stage, const std::vector<PipelineAction>& actions,
+                   const Act& act);
 
   PlanBuilder& builder_;
   PipelinePlacement placement_;
   Manner manner_;
   std::vector<Track> tracks_;
-  std::map<std::pair<int, int>, sim::BlockId> exchanges_;
+  std::map<Exchange, sim::BlockId> exchanges_;
 };
 
 }  // namespace trainyard::strategies

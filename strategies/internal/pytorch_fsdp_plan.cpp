@@ -144,7 +144,7 @@ void FsdpPlanner::make_communication() {
         {.ranks = options_.expert, .tensor_ranks = options_.expert_tensor, .top_k = job_.model.experts->top_k},
         expert_places(job_.cluster, expert_grid(), 1));
   const std::int64_t ranks = sequence_parallel() ? options_.tensor : 1;
-  const Bytes message{model_.embedding.boundary.count / ranks};
+  const PipelineMessage message{.bytes = Bytes{model_.embedding.boundary.count / ranks}};
   // Schedules of several chunks, or split passes, are run by _PipelineScheduleRuntime, which posts receives ahead
   // (pytorch/pytorch torch/distributed/pipelining/schedules.py).
   const bool posts_ahead = options_.chunks() > 1 || splits_backward(options_.schedule_kind());
