@@ -123,26 +123,4 @@ sim::BlockId MegatronPlanner::drop_input_block(const workloads::Layer& layer) {
   return drop_input_blocks_[layer.input] = block.finish();
 }
 
-// As many receives of a track may be open as are posted ahead, and the one that is waited for: each has an event.
-void MegatronPlanner::make_overlapped_transfers() {
-  for (std::size_t track = 0; track < (placement_.has_way_back() ? 4U : 2U); ++track) {
-    const Transfer& transfer = transfer_.at(track);
-    OverlappedTransfers& blocks = overlapped_transfers_.at(track);
-    const std::int64_t ahead = 1 + (placement_.wraps() ? options_.micro_batch_group() - options_.pipeline : 0);
-    for (std::int64_t turn = 0; turn <= ahead; ++turn) {
-      const sim::EventRef arrived = builder_.event();
-      BlockWriter post = builder_.block("post receive", host_.forward);
-      post.communicate(transfer.receive_stream, transfer.receive, 0, {}, arrived);
-      blocks.post.push_back(post.finish());
-      BlockWriter await = builder_.block("await receive", host_.forward);
-      await.wait_for(arrived);
-      if (scatters_transfers()) await.blocking(tensor_stream_, gather_received_);
-      blocks.await.push_back(await.finish());
-    }
-    BlockWriter send = builder_.block("send", host_.forward);
-    send.communicate(transfer.send_stream, transfer.send);
-    blocks.send = send.finish();
-  }
-}
-
 }  // namespace trainyard::strategies

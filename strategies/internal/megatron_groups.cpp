@@ -30,31 +30,33 @@ MegatronPlanner::NamedGrid MegatronPlanner::grid_of(const std::vector<std::strin
 
 void MegatronPlanner::make_streams_and_slots() {
   tensor_stream_ = builder_.stream("tensor parallel");
-  const auto track = [&](std::size_t index, const std::string& streams) {
-    transfer_.at(index).send_stream = builder_.stream("send " + streams);
-    transfer_.at(index).receive_stream = builder_.stream("receive " + streams);
-  };
-  track(0, "forward");
-  track(1, "backward");
-  if (placement_.has_way_back()) {
-    track(2, "forward on the way back");
-    track(3, "backward on the way back");
-  }
-  // A plan has few streams. At the end of a step, when the model's is needed, the tensor group's has nothing else to
-  // do.
-  model_stream_ = placement_.has_way_back() ? tensor_stream_ : builder_.stream("model parallel");
   tensor_slot_ = builder_.slot("tensor");
   model_slot_ = builder_.slot("model");
   embedding_slot_ = builder_.slot("embedding");
-  const auto connect = [&](std::size_t index, const std::string& to, const std::string& from) {
-    transfer_.at(index).to = builder_.slot(to);
-    transfer_.at(index).from = builder_.slot(from);
-  };
-  connect(0, "next stage", "previous stage");
-  connect(1, "gradient to previous stage", "gradient from next stage");
-  if (!placement_.has_way_back()) return;
-  connect(2, "next stage on the way back", "previous stage on the way back");
-  connect(3, "gradient to previous stage on the way back", "gradient from next stage on the way back");
+  make_transfers();
+  // A plan has few streams. At the end of a step, when the model's is needed, the tensor group's has nothing else to
+  // do.
+  model_stream_ = placement_.has_way_back() ? tensor_stream_ : builder_.stream("model parallel");
+}
+
+void MegatronPlanner::make_transfers() {
+  const Bytes boundary = model_.embedding.boundary;
+  const bool divided = sequence_parallel() || scatters_transfers();
+  PipelineMessage message{.bytes = Bytes{boundary.count / (divided ? options_.tensor : 1)}};
+  if (scatters_transfers() && options_.pipeline > 1) {
+    BlockWriter gather = builder_.block("gather parts", host_.forward);
+    gather.blocking(tensor_stream_,
+                    builder_.call(tensor_slot_, CollectiveKind::all_gather, boundary, Purpose::pipeline));
+    message.arrival = gather.finish();
+  }
+  const bool in_pairs = chunks_ > 1 && !makes_forward_passes_first();
+  const TransferOrder waiting = in_pairs ? TransferOrder::in_pairs : TransferOrder::at_once;
+  // batch_p2p_sync: the host waits too, so kernels behind a transfer start with a launch.
+  transfers_.emplace(builder_, placement_, PipelineMessages{.activations = message, .gradients = message},
+                     PipelineTransfers::Manner{.order = overlaps_transfers() ? TransferOrder::ahead : waiting,
+                                               .host_waits = true,
+                                               .group = options_.micro_batch_group(),
+                                               .launch = host_.forward});
 }
 
 void MegatronPlanner::make_calls() {
@@ -75,18 +77,6 @@ void MegatronPlanner::make_calls() {
   with_.loop_forward = loop.forward;
   with_.loop_backward = loop.backward;
   with_.host_reads_loads = job_.model.experts && !training_.routing.capacity_factor;
-  if (options_.pipeline > 1) {
-    const Bytes boundary = model_.embedding.boundary;
-    const bool divided = sequence_parallel() || scatters_transfers();
-    const Bytes message{divided ? boundary.count / options_.tensor : boundary.count};
-    if (scatters_transfers())
-      gather_received_ = builder_.call(tensor_slot_, CollectiveKind::all_gather, boundary, Purpose::pipeline);
-    for (std::size_t track = 0; track < (placement_.has_way_back() ? 4U : 2U); ++track) {
-      Transfer& transfer = transfer_.at(track);
-      transfer.send = builder_.call(transfer.to, CollectiveKind::send, message, Purpose::pipeline);
-      transfer.receive = builder_.call(transfer.from, CollectiveKind::receive, message, Purpose::pipeline);
-    }
-  }
 }
 
 ExpertPlaces MegatronPlanner::places_of_experts() const {
@@ -96,7 +86,7 @@ ExpertPlaces MegatronPlanner::places_of_experts() const {
 }
 
 void MegatronPlanner::make_expert_communication() {
-  if (!job_.model.experts || options_.expert * options_.expert_tensor == 1) return;
+  if (!exchanges_tokens()) return;
   with_.expert = expert_communication(builder_,
                                       {.dispatcher = dispatcher_,
                                        .ranks = options_.expert,
@@ -105,11 +95,15 @@ void MegatronPlanner::make_expert_communication() {
                                        .most_nodes = options_.moe_router_group_topk},
                                       expert_places_);
   with_.expert->overlaps_shared_experts = options_.moe_shared_expert_overlap;
-  // Megatron-Bridge's performance recipes have moe_a2a_overlap on for DeepSeek-V3 and Qwen3-235B on H100 and B200,
-  // where tokens cross nodes, and mostly off inside NVL72 racks (scripts/performance/configs).
+}
+
+// Megatron-Bridge's performance recipes have moe_a2a_overlap on for DeepSeek-V3 and Qwen3-235B on H100 and B200, where
+// tokens cross nodes, and mostly off inside NVL72 racks (scripts/performance/configs).
+bool MegatronPlanner::overlaps_passes() const {
+  if (!exchanges_tokens()) return false;
   const bool usual = options_.schedule_kind() == ScheduleKind::interleaved && expert_places_.domains > 1 &&
                      !training_.recompute.full() && !options_.moe_shared_expert_overlap;
-  overlaps_passes_ = options_.overlap_moe_expert_parallel_comm.value_or(usual);
+  return options_.overlap_moe_expert_parallel_comm.value_or(usual);
 }
 
 // Dense parameters have a copy on all data- and context-parallel ranks, experts on those that are left when experts and
@@ -175,7 +169,11 @@ void MegatronPlanner::wire_ranks() {
   plan.communicators = sim::CommunicatorTable(ranks, plan.slots.size());
   for (std::size_t i = 0; i < ranks; ++i) {
     const sim::RankId rank = plan.program_of.id(i);
-    plan.program_of[rank] = sim::ProgramId{static_cast<std::uint32_t>(grid.coordinate(rank, stages))};
+    const std::int64_t stage = grid.coordinate(rank, stages);
+    plan.program_of[rank] = sim::ProgramId{static_cast<std::uint32_t>(stage)};
+    if (embedding_is_shared() && stage == 0)
+      plan.communicators.add({rank, grid.moved(rank, stages, options_.pipeline - 1)},
+                             {embedding_slot_, embedding_slot_});
   }
   offload_.connect(plan, grid.ranks());
   add_groups(plan.communicators, grid, {named.axis.at("tp")}, tensor_slot_);
@@ -192,23 +190,7 @@ void MegatronPlanner::wire_ranks() {
   if (norm_is_of_all())
     for (const char* axis : {"cp", "ring", "dp", "instances"}) norm_axes.push_back(named.axis.at(axis));
   add_groups(plan.communicators, grid, norm_axes, model_slot_);
-  if (options_.pipeline == 1) return;
-  for (std::size_t i = 0; i < ranks; ++i) {
-    const sim::RankId rank = plan.program_of.id(i);
-    const std::int64_t stage = grid.coordinate(rank, stages);
-    if (embedding_is_shared() && stage == 0)
-      plan.communicators.add({rank, grid.moved(rank, stages, options_.pipeline - 1)},
-                             {embedding_slot_, embedding_slot_});
-    if (stage == options_.pipeline - 1 && !placement_.wraps()) continue;
-    const sim::RankId next = grid.moved(rank, stages, (stage + 1) % options_.pipeline);
-    // Up to the next stage, and back from it.
-    const auto connect = [&](std::size_t up, std::size_t down) {
-      plan.communicators.add({rank, next}, {transfer_.at(up).to, transfer_.at(up).from});
-      plan.communicators.add({next, rank}, {transfer_.at(down).to, transfer_.at(down).from});
-    };
-    connect(0, 1);
-    if (placement_.has_way_back()) connect(3, 2);
-  }
+  transfers_->connect(plan, grid, stages);
 }
 
 }  // namespace trainyard::strategies

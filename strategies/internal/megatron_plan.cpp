@@ -139,7 +139,6 @@ PlannedStep MegatronPlanner::plan() {
   make_gradient_groups();
   make_calls();
   make_layer_blocks();
-  if (overlaps_transfers()) make_overlapped_transfers();
   for (const Stage& stage : stages_) write_program(stage);
   wire_ranks();
   PlannedStep step;

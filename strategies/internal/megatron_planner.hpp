@@ -4,11 +4,8 @@
 // parameters.
 #pragma once
 
-#include <array>
-#include <compare>
 #include <map>
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +15,7 @@
 #include "strategies/internal/megatron.hpp"
 #include "strategies/internal/megatron_style.hpp"
 #include "strategies/internal/pass_overlap.hpp"
+#include "strategies/internal/pipeline_transfers.hpp"
 #include "strategies/layer_ops.hpp"
 #include "strategies/offload.hpp"
 #include "strategies/plan_builder.hpp"
@@ -79,23 +77,6 @@ class MegatronPlanner {
     sim::BlockId backward_input{};
     sim::BlockId backward_weight{};
   };
-  // From one stage to the next: the ends of both, as each sees them.
-  struct Transfer {
-    sim::StreamId send_stream{}, receive_stream{};
-    sim::SlotId to{}, from{};
-    sim::CallId send{}, receive{};
-  };
-  // What a stage sends and receives at once, by track.
-  struct Exchange {
-    std::array<bool, 4> sent{}, received{};
-    auto operator<=>(const Exchange&) const = default;
-  };
-  struct OverlappedTransfers {
-    std::vector<sim::BlockId> post;  // in turns
-    std::vector<sim::BlockId> await;
-    sim::BlockId send{};
-  };
-
   bool first(std::int64_t stage, std::int64_t chunk) const { return placement_.first(stage, chunk); }
   bool last(std::int64_t stage, std::int64_t chunk) const { return placement_.last(stage, chunk); }
   bool has_first(const Stage& stage) const;  // among its chunks
@@ -115,11 +96,18 @@ class MegatronPlanner {
     return job_.model.tied_embeddings && options_.pipeline > 1 && !placement_.has_way_back();
   }
   bool sequence_parallel() const { return options_.sequence_parallel && options_.tensor > 1; }
+  bool exchanges_tokens() const { return job_.model.experts && options_.expert * options_.expert_tensor > 1; }
+  // Forward and backward ones, for the sake of experts on other nodes.
+  bool overlaps_passes() const;
   bool splits_backward() const { return strategies::splits_backward(options_.schedule_kind()); }
   // 1F1B and GPipe wait for every transfer; interleaved schedules overlap them (overlap_p2p_comm), and so does the
   // runtime of zero-bubble ones (sail-sg/zero-bubble megatron/core/pipeline_parallel/zerobubble).
   bool overlaps_transfers() const {
-    return overlaps_passes_ || options_.overlap_p2p_comm.value_or(chunks_ > 1 || splits_backward());
+    return overlaps_passes() || options_.overlap_p2p_comm.value_or(chunks_ > 1 || splits_backward());
+  }
+  // With as many micro-batches as stages, releases that wait for transfers between several chunks per stage do.
+  bool makes_forward_passes_first() const {
+    return chunks_ > 1 && !overlaps_transfers() && micro_batches_ == options_.pipeline;
   }
   // Every rank of a tensor group has the same activations to send; in releases until early 2023 each sends its part of
   // them, which the receivers gather (arXiv 2104.04473, section 4.1; megatron/p2p_communication.py).
@@ -145,6 +133,7 @@ class MegatronPlanner {
   void expand_model();
   void place_layers();
   void make_streams_and_slots();
+  void make_transfers();
   void make_calls();
   void make_expert_communication();
   void make_gradient_groups();
@@ -158,11 +147,7 @@ class MegatronPlanner {
   void make_group_blocks(const workloads::Layer& layer, LayerBlocks& blocks);
   void accumulate_gradient(BlockWriter& block, const workloads::Operator& op);
   bool recomputes_groups() const { return training_.recompute.full() && training_.recompute.every > 1; }
-  void make_overlapped_transfers();
-  bool receives_early(const Stage& stage, std::size_t track) const;
   void write_program(const Stage& stage);
-  void write_blocking(sim::Program& program, const Stage& stage, std::vector<PipelineAction> actions);
-  void write_overlapped(sim::Program& program, const Stage& stage, const std::vector<PipelineAction>& actions);
   void write_action(sim::Program& program, const Stage& stage, const PipelineAction& action);
   void write_forward_pass(sim::Program& program, const Stage& stage, const PipelineAction& pass);
   void write_input_pass(sim::Program& program, const Stage& stage, const PipelineAction& pass);
@@ -182,30 +167,12 @@ class MegatronPlanner {
   void write_reduce(BlockWriter& block, const GradientGroup& group, std::int64_t parameters);
   std::vector<BucketCursor> bucket_cursors(const Stage& stage, std::size_t chunk) const;
   void write_bucket_reduce(sim::Program& program, const Stage& stage, std::size_t chunk, const BucketCursor& cursor);
-  void write_transfers(sim::Program& program, std::span<const PipelineAction> done,
-                       std::span<const PipelineAction> next, const Stage& stage);
-  sim::BlockId exchange_block(const Exchange& exchange);
   void write_step_start(sim::Program& program, const Stage& stage);
   void write_step_end(sim::Program& program, const Stage& stage);
   std::int64_t norm_parameters(const Stage& stage) const;
   sim::Bytes workspaces() const;
   sim::BlockId reduce_block(const GradientGroup& group, std::int64_t parameters);
   void wire_ranks();
-
-  // Which of the transfers an action's messages are: activations or gradients, of chunks that go there or come back.
-  std::size_t track_of(const PipelineAction& pass) const {
-    return (placement_.goes_back(pass.chunk) ? 2U : 0U) + (pass.kind == PipelineAction::Kind::forward ? 0U : 1U);
-  }
-  bool receives(const Stage& stage, const PipelineAction& pass) const {
-    if (pass.kind == PipelineAction::Kind::backward_weight) return false;
-    return pass.kind == PipelineAction::Kind::forward ? placement_.input_arrives(stage.index, pass.chunk)
-                                                      : placement_.output_departs(stage.index, pass.chunk);
-  }
-  bool sends(const Stage& stage, const PipelineAction& pass) const {
-    if (pass.kind == PipelineAction::Kind::backward_weight) return false;
-    return pass.kind == PipelineAction::Kind::forward ? placement_.output_departs(stage.index, pass.chunk)
-                                                      : placement_.input_arrives(stage.index, pass.chunk);
-  }
 
   const MegatronOptions& options_;
   const Job& job_;
@@ -227,22 +194,18 @@ class MegatronPlanner {
   PlanBuilder builder_;
   ActivationOffload offload_;
   PassOverlap overlap_;
-  bool overlaps_passes_ = false;  // forward and backward ones, for the sake of experts on other nodes
+  std::optional<PipelineTransfers> transfers_;
   workloads::Expansion model_;
   std::vector<Stage> stages_;
 
   sim::StreamId tensor_stream_{}, model_stream_{};
   sim::SlotId tensor_slot_{}, model_slot_{}, embedding_slot_{};
-  LayerCommunication with_;             // of a layer's operators
-  std::array<Transfer, 4> transfer_{};  // see track_of()
-  sim::CallId gather_received_{};       // where transfers are scattered
-  std::vector<LayerBlocks> layers_;     // by kind
+  LayerCommunication with_;          // of a layer's operators
+  std::vector<LayerBlocks> layers_;  // by kind
   LayerBlocks embedding_, head_;
-  std::array<OverlappedTransfers, 4> overlapped_transfers_{};
   std::vector<GradientGroup> gradient_groups_;
   std::map<std::pair<bool, std::int64_t>, sim::BlockId> reduce_blocks_;  // (of experts, parameters)
   std::map<sim::Bytes, sim::BlockId> drop_input_blocks_;
-  std::map<Exchange, sim::BlockId> exchange_blocks_;
 };
 
 }  // namespace trainyard::strategies

@@ -17,42 +17,6 @@ constexpr Bytes cublas_workspaces{2LL * (32 << 20)};
 // since Hopper.
 Bytes transformer_engine_workspace(bool hopper_or_later) { return Bytes{hopper_or_later ? 32LL << 20 : 4LL << 20}; }
 
-// Per action, one past the last whose receives are posted before it: the next action that may receive.
-std::vector<std::size_t> posted_one_ahead(const std::vector<PipelineAction>& actions) {
-  std::vector<std::size_t> until;
-  for (std::size_t i = 0; i < actions.size(); ++i) {
-    std::size_t next = i + 1;
-    while (next < actions.size() && actions[next].kind == PipelineAction::Kind::backward_weight) ++next;
-    until.push_back(std::min(next + 1, actions.size()));
-  }
-  return until;
-}
-
-// Likewise of the stage at the other end of an interleaved pipeline than the sender: it posts a receive when, all
-// stages working in step, the sender sends, which is stages - 1 passes behind. In groups of more micro-batches than
-// stages that is long before the receiver needs it (recv_tensor_from_previous_stage in megatron/core/
-// pipeline_parallel/schedules.py).
-std::vector<std::size_t> posted_in_step(const std::vector<PipelineAction>& actions, std::int64_t stages,
-                                        PipelineAction::Kind kind) {
-  const std::int64_t step = kind == PipelineAction::Kind::forward ? 1 : -1;  // of chunks
-  std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> turns;       // of chunk and micro-batch
-  for (const PipelineAction& action : actions)
-    if (action.kind == kind) turns.emplace(std::pair{action.chunk, action.micro_batch}, std::ssize(turns));
-  std::vector<std::size_t> until = posted_one_ahead(actions);
-  std::size_t next = 0;
-  std::int64_t turn = -1;
-  for (std::size_t i = 0; i < actions.size(); ++i) {
-    if (actions[i].kind == kind) ++turn;
-    for (; next < actions.size(); ++next) {
-      if (actions[next].kind != kind) continue;
-      const auto sent = turns.find({actions[next].chunk - step, actions[next].micro_batch});
-      if (sent != turns.end() && sent->second + stages - 1 > turn) break;
-    }
-    until[i] = std::max(until[i], next);
-  }
-  return until;
-}
-
 }  // namespace
 
 void MegatronPlanner::write_action(sim::Program& program, const Stage& stage, const PipelineAction& action) {
@@ -167,41 +131,6 @@ void MegatronPlanner::write_layer_backward(sim::Program& program, std::int64_t f
   call(blocks(layer).backward_only, layer);
 }
 
-// Between two turns: hand on what the first produced, and fetch what the second needs.
-void MegatronPlanner::write_transfers(sim::Program& program, std::span<const PipelineAction> done,
-                                      std::span<const PipelineAction> next, const Stage& stage) {
-  Exchange exchange;
-  for (const PipelineAction& pass : done)
-    if (sends(stage, pass)) exchange.sent.at(track_of(pass)) = true;
-  for (const PipelineAction& pass : next)
-    if (receives(stage, pass)) exchange.received.at(track_of(pass)) = true;
-  if (exchange == Exchange{}) return;
-  auto known = exchange_blocks_.find(exchange);
-  if (known == exchange_blocks_.end()) known = exchange_blocks_.emplace(exchange, exchange_block(exchange)).first;
-  const PipelineAction& named = done.empty() ? next.front() : done.front();
-  program.calls.push_back({.block = known->second, .micro_batch = static_cast<std::int32_t>(named.micro_batch)});
-}
-
-sim::BlockId MegatronPlanner::exchange_block(const Exchange& exchange) {
-  BlockWriter block = builder_.block("transfer", host_.forward);
-  sim::StreamSet used = 0;
-  const auto post = [&](const std::array<bool, 4>& tracks, auto stream, auto call) {
-    for (std::size_t track = 0; track < tracks.size(); ++track) {
-      if (!tracks.at(track)) continue;
-      block.communicate(transfer_.at(track).*stream, transfer_.at(track).*call);
-      used = static_cast<sim::StreamSet>(used | sim::set_of(transfer_.at(track).*stream));
-    }
-  };
-  post(exchange.sent, &Transfer::send_stream, &Transfer::send);
-  post(exchange.received, &Transfer::receive_stream, &Transfer::receive);
-  // batch_p2p_sync: the host waits too, so kernels behind a transfer start with a launch.
-  block.wait_for(used).host_wait(used);
-  if (scatters_transfers())
-    for (auto left = std::ranges::count(exchange.received, true); left > 0; --left)
-      block.blocking(tensor_stream_, gather_received_);
-  return block.finish();
-}
-
 Bytes MegatronPlanner::workspaces() const {
   if (!own_attention()) return cublas_workspaces + transformer_engine_workspace(hopper_or_later());
   // Scores before the softmax go to a buffer that all layers share
@@ -225,83 +154,14 @@ void MegatronPlanner::write_program(const Stage& stage) {
   write_step_start(program, stage);
   std::vector<PipelineAction> actions = pipeline_schedule(options_.schedule_kind(), stage.index, options_.pipeline,
                                                           micro_batches_, chunks_, options_.micro_batch_group());
-  if (overlaps_passes_) actions = with_passes_overlapped(actions);
-  if (overlaps_transfers())
-    write_overlapped(program, stage, actions);
-  else
-    write_blocking(program, stage, std::move(actions));
+  if (overlaps_passes()) actions = with_passes_overlapped(actions);
+  if (makes_forward_passes_first())
+    std::ranges::stable_partition(
+        actions, [](const PipelineAction& action) { return action.kind == PipelineAction::Kind::forward; });
+  transfers_->write(program, stage.index, actions,
+                    [&](const PipelineAction& action) { write_action(program, stage, action); });
   write_step_end(program, stage);
   builder_.plan().programs.add(std::move(program));
-}
-
-// Every transfer is waited for. With several chunks per stage a forward pass and the backward pass behind it are one
-// turn (send_forward_backward_recv_forward_backward in megatron/core/pipeline_parallel/p2p_communication.py): a stage
-// that waited between them for what its neighbour sends after its own pair would wait for ever.
-void MegatronPlanner::write_blocking(sim::Program& program, const Stage& stage, std::vector<PipelineAction> actions) {
-  // With as many micro-batches as stages, releases that transfer so make all forward passes first.
-  const bool forward_first = chunks_ > 1 && micro_batches_ == options_.pipeline;
-  const auto is_forward = [](const PipelineAction& action) { return action.kind == PipelineAction::Kind::forward; };
-  if (forward_first) std::ranges::stable_partition(actions, is_forward);
-  const auto takes_turn_with_next = [&](std::size_t i) {
-    return chunks_ > 1 && !forward_first && i + 1 < actions.size() && is_forward(actions[i]) &&
-           !is_forward(actions[i + 1]);
-  };
-  std::span<const PipelineAction> done;
-  for (std::size_t i = 0; i < actions.size();) {
-    const std::span turn(&actions[i], takes_turn_with_next(i) ? 2 : 1);
-    write_transfers(program, done, turn, stage);
-    for (const PipelineAction& action : turn) write_action(program, stage, action);
-    done = turn;
-    i += turn.size();
-  }
-  write_transfers(program, done, {}, stage);
-}
-
-// What the last stage hands on to the first, or the first back to the last, comes long before its turn.
-bool MegatronPlanner::receives_early(const Stage& stage, std::size_t track) const {
-  return placement_.wraps() && options_.micro_batch_group() > options_.pipeline &&
-         stage.index == (track == 0 ? 0 : options_.pipeline - 1);
-}
-
-// Receives are posted ahead, and nothing waits for a send.
-void MegatronPlanner::write_overlapped(sim::Program& program, const Stage& stage,
-                                       const std::vector<PipelineAction>& actions) {
-  struct Track {
-    std::vector<std::size_t> posted_until;  // before each action
-    std::size_t next = 0;                   // action to post
-    std::size_t posted = 0;
-    std::size_t awaited = 0;
-  };
-  std::array<Track, 4> tracks;
-  for (std::size_t index = 0; index < tracks.size(); ++index)
-    tracks.at(index).posted_until =
-        receives_early(stage, index)
-            ? posted_in_step(actions, options_.pipeline,
-                             index == 0 ? PipelineAction::Kind::forward : PipelineAction::Kind::backward)
-            : posted_one_ahead(actions);
-  const auto call = [&](sim::BlockId block, const PipelineAction& pass) {
-    program.calls.push_back({.block = block, .micro_batch = static_cast<std::int32_t>(pass.micro_batch)});
-  };
-  const auto turn = [](const std::vector<sim::BlockId>& blocks, std::size_t& count) {
-    return blocks[count++ % blocks.size()];
-  };
-  const auto post_ahead = [&](std::size_t index, std::size_t now) {
-    Track& track = tracks.at(index);
-    for (; track.next < track.posted_until[now]; ++track.next)
-      for (const PipelineAction& pass : actions[track.next].passes())
-        if (track_of(pass) == index && receives(stage, pass))
-          call(turn(overlapped_transfers_.at(index).post, track.posted), pass);
-  };
-  for (std::size_t i = 0; i < actions.size(); ++i) {
-    for (std::size_t index = 0; index < tracks.size(); ++index) post_ahead(index, i);
-    const std::vector<PipelineAction> passes = actions[i].passes();
-    for (const PipelineAction& pass : passes)
-      if (receives(stage, pass))
-        call(turn(overlapped_transfers_.at(track_of(pass)).await, tracks.at(track_of(pass)).awaited), pass);
-    write_action(program, stage, actions[i]);
-    for (const PipelineAction& pass : passes)
-      if (sends(stage, pass)) call(overlapped_transfers_.at(track_of(pass)).send, pass);
-  }
 }
 
 }  // namespace trainyard::strategies
