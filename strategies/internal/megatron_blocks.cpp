@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "strategies/internal/megatron_planner.hpp"
 
 namespace trainyard::strategies {

@@ -27,21 +27,23 @@ std::vector<std::size_t> posted_one_ahead(const std::vector<PipelineAction>& act
 // stages that is long before the receiver needs it (recv_tensor_from_previous_stage in megatron/core/
 // pipeline_parallel/schedules.py).
 std::vector<std::size_t> posted_in_step(const std::vector<PipelineAction>& actions, std::int64_t stages, bool forward) {
-  const auto of_track = [&](const PipelineAction& action) {
-    return action.kind != Kind::backward_weight && (action.kind == Kind::forward) == forward;
-  };
-  const std::int64_t step = forward ? 1 : -1;                           // of chunks
+  std::vector<std::optional<PipelineAction>> passes;                    // of the track, by action
   std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> turns;  // of chunk and micro-batch
-  for (const PipelineAction& action : actions)
-    if (of_track(action)) turns.emplace(std::pair{action.chunk, action.micro_batch}, std::ssize(turns));
+  for (const PipelineAction& action : actions) {
+    passes.emplace_back();
+    for (const PipelineAction& pass : action.passes())
+      if (pass.kind != Kind::backward_weight && (pass.kind == Kind::forward) == forward) passes.back() = pass;
+    if (const auto& pass = passes.back()) turns.emplace(std::pair{pass->chunk, pass->micro_batch}, std::ssize(turns));
+  }
+  const std::int64_t step = forward ? 1 : -1;  // of chunks
   std::vector<std::size_t> until = posted_one_ahead(actions);
   std::size_t next = 0;
   std::int64_t turn = -1;
   for (std::size_t i = 0; i < actions.size(); ++i) {
-    if (of_track(actions[i])) ++turn;
+    if (passes[i]) ++turn;
     for (; next < actions.size(); ++next) {
-      if (!of_track(actions[next])) continue;
-      const auto sent = turns.find({actions[next].chunk - step, actions[next].micro_batch});
+      if (!passes[next]) continue;
+      const auto sent = turns.find({passes[next]->chunk - step, passes[next]->micro_batch});
       if (sent != turns.end() && sent->second + stages - 1 > turn) break;
     }
     until[i] = std::max(until[i], next);

@@ -220,6 +220,12 @@ TEST_F(OverlappedPasses, HideTheExchangeOfTokensBehindOneAnother) {
   EXPECT_GT(together.memory.allocated, apart.memory.allocated);
 }
 
+// Whose activations the first stage fetches from the last long before it needs them.
+TEST_F(OverlappedPasses, TakeGroupsOfMoreMicroBatchesThanStages) {
+  const auto sent = [](const Result& result) { return wire(result, Purpose::pipeline, CollectiveKind::send); };
+  EXPECT_EQ(sent(with({"strategy.microbatch_group_size_per_vp_stage=4"})), sent(with({})));
+}
+
 TEST_F(OverlappedPasses, AreTheDefaultWhereExpertsSpanNodes) {
   EXPECT_EQ(with({}).step_time_s, with({"strategy.overlap_moe_expert_parallel_comm=true"}).step_time_s);
   EXPECT_EQ(with({"training.recompute=full"}).step_time_s,
