@@ -97,7 +97,7 @@ class MegatronPlanner {
   }
   bool sequence_parallel() const { return options_.sequence_parallel && options_.tensor > 1; }
   bool exchanges_tokens() const { return job_.model.experts && options_.expert * options_.expert_tensor > 1; }
-  // Forward and backward ones, for the sake of experts on other nodes.
+  // Forward and backward passes, for the sake of experts on other nodes.
   bool overlaps_passes() const;
   bool splits_backward() const { return strategies::splits_backward(options_.schedule_kind()); }
   // 1F1B and GPipe wait for every transfer; interleaved schedules overlap them (overlap_p2p_comm), and so does the
@@ -105,7 +105,8 @@ class MegatronPlanner {
   bool overlaps_transfers() const {
     return overlaps_passes() || options_.overlap_p2p_comm.value_or(chunks_ > 1 || splits_backward());
   }
-  // With as many micro-batches as stages, releases that wait for transfers between several chunks per stage do.
+  // Where stages of several chunks wait for transfers, as in releases before 2023, and there are as many micro-batches
+  // as stages (megatron/core/pipeline_parallel/schedules.py, all_warmup_microbatches).
   bool makes_forward_passes_first() const {
     return chunks_ > 1 && !overlaps_transfers() && micro_batches_ == options_.pipeline;
   }

@@ -1,13 +1,4 @@
-// What pipeline stages send each other between their passes, and when, in the ways of several frameworks:
-//
-//   manner    compute waits for   what is issued together                          whose
-//   at_once   send and receive    both, between one pass and the next              Megatron-LM's 1F1B and GPipe,
-//   PyTorch's in_pairs  send and receive    those of two passes: a forward and a backward    Megatron-LM's interleaved
-//   schedule in_turns  send, then receive  either alone                                     DeepSpeed ahead     receive
-//   receives, before the pass that precedes theirs   what overlaps transfers in the first two
-//
-// Sources: NVIDIA/Megatron-LM megatron/core/pipeline_parallel/{schedules,p2p_communication}.py, pytorch/pytorch
-// torch/distributed/pipelining/schedules.py, deepspeedai/DeepSpeed deepspeed/runtime/pipe/{schedule,p2p}.py.
+// What pipeline stages send each other between their passes, in the manners of several frameworks.
 #pragma once
 
 #include <array>
@@ -27,8 +18,9 @@
 
 namespace trainyard::strategies {
 
-// What a rank sends for each pass, and what its receiver does with it before the pass that needs it: where the ranks of
-// a tensor group each send their part of what all of them have, they gather it.
+// What a rank sends for each pass, and what its receiver does with it before the pass that needs it. Where the ranks of
+// a tensor group all have the same, each may send its part, which the receivers gather on arrival: Megatron-LM's
+// scatter_gather_tensors_in_pipeline, DeepSpeed's pipe_partitioned and grad_partitioned.
 struct PipelineMessage {
   sim::Bytes bytes{};
   std::optional<sim::BlockId> arrival{};
@@ -39,20 +31,25 @@ struct PipelineMessages {
   PipelineMessage gradients{};
 };
 
+// How stages hand on what a pass made and get what the next one needs: what is issued together, and what compute waits
+// for.
 enum class TransferOrder : std::uint8_t {
-  // Between two passes a stage hands on what the first made and fetches what the second needs, in one batch
-  // (send_forward_recv_backward of Megatron-LM; Schedule1F1B of PyTorch).
+  // Both in one batch between the two passes; compute waits for both. Megatron-LM's 1F1B and GPipe
+  // (NVIDIA/Megatron-LM megatron/core/pipeline_parallel/p2p_communication.py, send_forward_recv_backward), PyTorch's
+  // 1F1B and GPipe (pytorch/pytorch torch/distributed/pipelining/schedules.py, Schedule1F1B).
   at_once,
-  // The same with several chunks per stage, where a forward pass and the backward pass behind it are one turn
-  // (send_forward_backward_recv_forward_backward): a stage that waited between them for what its neighbour sends after
-  // its own pair would wait for ever.
+  // The same, but a forward pass and the backward pass behind it are one turn, with one batch before it and one behind
+  // it: with several chunks per stage, one that waited between the two for what its neighbour sends after its own pair
+  // would wait for ever. Megatron-LM's interleaved schedule without overlap_p2p_comm (same file,
+  // send_forward_backward_recv_forward_backward).
   in_pairs,
   // One after the other, each waited for before the next is issued: stages work in steps, even and odd ones forward in
-  // turns, and in each step a stage has to do with one neighbour, with which it exchanges the gradient first
-  // (TrainSchedule).
+  // turns, and in each step a stage has to do with one neighbour, with which it exchanges the gradient first. DeepSpeed
+  // (deepspeedai/DeepSpeed deepspeed/runtime/pipe/schedule.py, TrainSchedule; p2p.py).
   in_turns,
-  // Receives are posted before the pass that precedes theirs, and nothing waits for a send (overlap_p2p_comm of
-  // Megatron-LM; _PipelineScheduleRuntime of PyTorch).
+  // Receives are posted one pass ahead, before the pass that precedes theirs, and nothing waits for a send. Megatron-LM
+  // with overlap_p2p_comm and the runtime of zero-bubble schedules, PyTorch's schedules of several chunks or split
+  // passes (_PipelineScheduleRuntime).
   ahead
 };
 
@@ -61,9 +58,10 @@ class PipelineTransfers {
  public:
   struct Manner {
     TransferOrder order = TransferOrder::at_once;
-    bool host_waits = false;  // whenever compute does, but for those posted ahead
-    std::int64_t group = 0;   // of an interleaved schedule, see pipeline_schedule()
-    sim::Duration launch{};   // of one transfer, by the host
+    // Whenever compute does, unless receives are posted ahead (Megatron-LM's batch_p2p_sync).
+    bool host_waits = false;
+    std::int64_t group = 0;  // of an interleaved schedule, see pipeline_schedule()
+    sim::Duration launch{};  // of one transfer, by the host
   };
   using Act = std::function<void(const PipelineAction&)>;
 
