@@ -67,6 +67,12 @@ std::int64_t ring_parts(CollectiveKind kind, std::int64_t n) {
   return is_rooted(kind) ? n : 0;  // rooted ones send the whole vector, in pipeline
 }
 
+// A rooted operation sends the vector n - 1 times, whatever the way: to all but the root, or from all but it.
+std::optional<Bytes> sent_on_average(CollectiveKind kind, std::int64_t n, Bytes bytes) {
+  if (!is_rooted(kind)) return std::nullopt;
+  return sim::scaled(bytes, n - 1, n);
+}
+
 std::optional<Work> ring(const GroupShape& shape, CollectiveKind kind, Bytes bytes) {
   const std::int64_t n = shape.members;
   const std::int64_t parts = ring_parts(kind, n);
@@ -74,8 +80,8 @@ std::optional<Work> ring(const GroupShape& shape, CollectiveKind kind, Bytes byt
   Work work;
   work.inter_hops = passes(kind) * (shape.nodes - 1);
   work.intra_hops = (is_rooted(kind) ? n - 1 : parts) - work.inter_hops;
-  work.wire_bytes = sim::scaled(bytes, parts, n);
-  if (shape.most_per_node > 1) work.link_bytes = work.wire_bytes;
+  work.wire_bytes = sent_on_average(kind, n, bytes).value_or(sim::scaled(bytes, parts, n));
+  if (shape.most_per_node > 1) work.link_bytes = sim::scaled(bytes, parts, n);
   if (shape.nodes == 1) {
     work.flow = sim::scaled(bytes, parts, n * lanes_of(shape));
     work.on_port = {1, 1};
@@ -107,7 +113,7 @@ std::optional<Work> tree(const GroupShape& shape, CollectiveKind kind, Bytes byt
   if (shape.nodes == 1) {
     work.flow = sim::scaled(bytes, 1, 2 * lanes_of(shape));
     work.on_port = {chain, 1};
-    work.wire_bytes = work.link_bytes;
+    work.wire_bytes = sent_on_average(kind, shape.members, bytes).value_or(work.link_bytes);
     return work;
   }
   const std::int64_t edges = rooted ? 2 : tree_edges(shape.nodes);
@@ -115,7 +121,8 @@ std::optional<Work> tree(const GroupShape& shape, CollectiveKind kind, Bytes byt
   work.on_rail = {edges, 1};
   work.rail_bytes = sim::scaled(bytes, edges, 2 * shape.rails);
   if (shape.most_per_node > 1) work.on_port = {chain * shape.rails, lanes_of(shape)};
-  work.wire_bytes = std::max(work.link_bytes, sim::scaled(bytes, edges, 2));
+  work.wire_bytes =
+      sent_on_average(kind, shape.members, bytes).value_or(std::max(work.link_bytes, sim::scaled(bytes, edges, 2)));
   return work;
 }
 

@@ -507,6 +507,15 @@ TEST(CollectivesTest, WireBytesAreWhatAMemberSends) {
   EXPECT_EQ(wire(over_nodes(4, 8, 8), CollectiveKind::all_reduce, Algorithm::ring), Bytes{124'000});
 }
 
+TEST(CollectivesTest, ABroadcastOrReduceSendsTheVectorToOrFromAllButTheRoot) {
+  for (const CollectiveKind kind : {CollectiveKind::broadcast, CollectiveKind::reduce})
+    for (const Algorithm algorithm : {Algorithm::ring, Algorithm::tree})
+      for (const GroupShape& shape : {one_node(8), over_nodes(4, 2, 2)}) {
+        const auto cost = collective_cost(tuning(), shape, kind, Bytes{64'000}, algorithm, ProtocolKind::simple);
+        EXPECT_EQ(cost->wire_bytes, Bytes{56'000});
+      }
+}
+
 TEST(CollectivesTest, LinkBytesAreToldByWhereTheyTravel) {
   const auto cost = [](const GroupShape& shape) {
     return *collective_cost(tuning(), shape, CollectiveKind::all_reduce, Bytes{64'000}, Algorithm::ring,
