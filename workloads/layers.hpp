@@ -43,6 +43,16 @@ enum class TokenDispatcher : std::uint8_t {
   fused        // kernels that copy a token once per rank or node that it goes to, without sorting before (DeepEP)
 };
 
+// Products over ranks that form a square or a cube: Y[M,N] = X[M,K] W[K,N], where every rank has a block of each
+// matrix. Rows of X and Y are tokens. Columns, and with them the width of all that lies between products, are divided
+// by the ranks along a side (Shard::tensor). Sources: SUMMA (van de Geijn and Watts 1997) as 2D (arXiv 2104.05343)
+// and 2.5D (arXiv 2105.14500) tensor parallelism; 3D (arXiv 2105.14450).
+enum class ProductGrid : std::uint8_t {
+  none,
+  summa,    // side^2 blocks of W; a product runs in as many steps as a side has ranks, on blocks of others as they are
+  gathered  // side^3 blocks of W; X and W are gathered along a side each, Y is summed up and scattered along the third
+};
+
 // How a framework's kernels are fused. `passes` count how often a tensor element crosses the memory bus.
 struct KernelStyle {
   bool split_projections = false;       // query, key, value (and gate, up) as matrix products of their own
@@ -94,7 +104,9 @@ struct Shard {
   std::int64_t expert = 1;         // ranks that share the experts: each has 1/expert of them
   std::int64_t expert_tensor = 1;  // ranks that share every expert: each has 1/expert_tensor of its width
   TokenDispatcher dispatcher = TokenDispatcher::all_to_all;
-  bool dispatches_in_8_bits = false;  // with a scale in 32 bits per 128 values
+  bool dispatches_in_8_bits = false;     // with a scale in 32 bits per 128 values
+  ProductGrid grid = ProductGrid::none;  // else `micro_batch` counts the samples that this rank has columns of
+  std::int64_t vector_ranks = 1;         // on a grid: over which weights of norms and biases are divided
 };
 
 // What the host does for an operator in a loop over experts, beyond one launch per kernel: operators in the sense of
@@ -138,6 +150,19 @@ struct Operator {
   bool of_experts = false;         // its parameters are divided over the ranks that share the experts
   bool of_shared_experts = false;  // those that all tokens pass
   LoopOperators loop{};
+  // Of a product over a grid, or of a table's rows: the blocks that this rank has. The first kernels of every pass are
+  // those of the steps: the copy of each block that is broadcast, and the product.
+  struct Blocks {
+    sim::Bytes input{};
+    sim::Bytes weight{};
+    sim::Bytes output{};
+    bool transposed = false;  // W is kept as N x K
+  };
+  std::optional<Blocks> blocks;
+  // On a grid, weights of norms, biases and positions: so many tensors, in all as much of them as its columns need.
+  std::int64_t vector_count = 0;
+  sim::Bytes vectors{};
+  sim::Bytes statistics{};      // of a norm on a grid: a sum over the width for every token, in 32 bits
   std::int64_t parameters = 0;  // on this device
   std::int64_t trained = 0;     // of these, the ones with gradients and optimizer state
   sim::Bytes frozen{};          // bytes of the others

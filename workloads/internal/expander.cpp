@@ -18,8 +18,8 @@ bool is_gated(Model::Activation kind) { return kind == Model::Activation::swiglu
 Layer Expander::layer(std::int64_t input_elements) {
   layer_.name = block_.name;
   const std::int64_t ranks = shard_.sequence_parallel ? shard_.tensor : 1;
-  layer_.input = bytes(shard_.micro_batch * input_elements / (ranks * shard_.context));
-  layer_.boundary = bytes(tokens() * block_.width);
+  layer_.input = bytes(own_columns(shard_.micro_batch * input_elements) / (ranks * shard_.context));
+  layer_.boundary = bytes(tokens() * own_columns(block_.width));
   for (const Operation& operation : block_.operations) {
     region_ = operation.region;
     shared_experts_ = operation.of_shared_experts;
@@ -69,7 +69,7 @@ void Expander::expand(const Operation& operation, const NormWork& work) {
   Operator& op = add(operation.name, work.per_head ? Role::local : Role::replicated);
   const std::int64_t vectors = work.per_head ? tokens() * std::max<std::int64_t>(1, work.per_token / shard_.tensor)
                                              : replicated() * work.per_token;
-  const std::int64_t elements = vectors * work.width;
+  const std::int64_t elements = vectors * (work.per_head ? work.width : own_columns(work.width));
   const bool composed = style_.norm_forward_passes > 2;
   elementwise(op.forward, operation.name, passes(elements, style_.norm_forward_passes), composed ? 3 : 1);
   // Frozen weights have no gradient: neither their sums nor the second reading of the input.
@@ -78,6 +78,10 @@ void Expander::expand(const Operation& operation, const NormWork& work) {
   if (work.keeps_input) op.saved = bytes(elements);
   op.output = bytes(elements);
   op.parameters = work.offset ? 2 * work.width : work.width;
+  if (on_grid() && !work.per_head) {
+    add_vectors(op, work.offset ? 2 : 1, op.parameters);
+    op.statistics = Bytes{4 * vectors};
+  }
   op.trained = frozen() ? 0 : op.parameters;
   op.frozen = frozen() ? bytes(op.parameters) : Bytes{};
   if (!work.per_head) op.module = Module::layer_norm;
@@ -92,9 +96,9 @@ Expander::Product Expander::product_of(const Operation& operation, const LinearW
   product.tokens = work.token_count > 0        ? shard_.micro_batch * work.token_count
                    : work.split == Split::none ? replicated()
                                                : tokens();
-  product.inputs = work.split == Split::row ? work.inputs / shard_.tensor : work.inputs;
+  product.inputs = work.split == Split::row || on_grid() ? work.inputs / shard_.tensor : work.inputs;
   for (const LinearWork::Part& part : parts)
-    product.outputs += work.split == Split::column ? divided(part) : part.width;
+    product.outputs += work.split == Split::column || on_grid() ? divided(part) : part.width;
   product.parts = std::move(parts);
   product.precision = training_.precision;
   // The head is never quantised to 8 bits, and routers choose in 32.
@@ -137,6 +141,7 @@ void Expander::add_casts(Operator& op, const Product& product) const {
 }
 
 void Expander::add_product(const Operation& operation, const LinearWork& work, const Product& product, bool first) {
+  if (on_grid()) return add_grid_product(work, product);
   const Role role = work.split == Split::column ? Role::column_linear
                     : work.split == Split::row  ? Role::row_linear
                                                 : Role::replicated;
@@ -245,7 +250,7 @@ void Expander::expand(const Operation& operation, const ActivationWork& work) {
 // Bias, dropout and residual in one pass; backward scales by the mask and adds the two gradients.
 void Expander::expand(const Operation& operation, const ResidualWork& work) {
   Operator& op = add(operation.name, Role::replicated);
-  const std::int64_t elements = replicated() * work.width;
+  const std::int64_t elements = replicated() * own_columns(work.width);
   const bool drops = work.dropout && dropout();
   const Bytes mask = drops ? Bytes{elements} : Bytes{};
   append(op.forward, costs_.memory_bound(operation.name, bytes(elements) * 3 + mask));
@@ -257,6 +262,7 @@ void Expander::expand(const Operation& operation, const ResidualWork& work) {
 }
 
 void Expander::expand(const Operation& operation, const LookupWork& work) {
+  if (on_grid()) return expand_on_grid(operation, work);
   Operator& op = add(operation.name, Role::replicated);
   const std::int64_t rows = work.vocab / shard_.tensor;
   const Bytes output = bytes(tokens() * work.width);

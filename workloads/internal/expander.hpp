@@ -1,5 +1,5 @@
 // One block of a model expanded into the kernels of one device's share of it. Attention is in expander_attention.cpp,
-// experts are in expander_experts.cpp.
+// experts are in expander_experts.cpp, products over grids of ranks in expander_grid.cpp.
 #pragma once
 
 #include <algorithm>
@@ -51,6 +51,9 @@ class Expander {
   };
   Product product_of(const Operation& operation, const LinearWork& work, std::vector<LinearWork::Part> parts) const;
   void add_product(const Operation& operation, const LinearWork& work, const Product& product, bool first);
+  void add_grid_product(const LinearWork& work, const Product& product);
+  void add_step(std::vector<sim::Kernel>& kernels, const std::vector<sim::Bytes>& copied, sim::Kernel product) const;
+  void expand_on_grid(const Operation& operation, const LookupWork& work);
   void add_casts(Operator& op, const Product& product) const;
   void add_dequantisation(Operator& op, const std::string& name) const;
   void add_adapters(Operator& op, const LinearWork& work, const Product& product) const;
@@ -105,6 +108,10 @@ class Expander {
            shard_.context_exchange == ContextExchange::all_to_all_and_ring;
   }
   std::int64_t replicated() const { return shard_.sequence_parallel ? tokens() / shard_.tensor : tokens(); }
+  bool on_grid() const { return shard_.grid != ProductGrid::none; }
+  // Of what lies between products, the part of its width that is on this device.
+  std::int64_t own_columns(std::int64_t width) const { return on_grid() ? width / shard_.tensor : width; }
+  void add_vectors(Operator& op, std::int64_t count, std::int64_t elements) const;
   std::int64_t divided(const LinearWork::Part& part) const { return std::max(part.least, part.width / shard_.tensor); }
   sim::Bytes bytes(std::int64_t elements) const { return sim::Bytes{elements} * element(); }
   sim::Bytes passes(std::int64_t elements, double count) const;
