@@ -1,5 +1,6 @@
 #include <array>
 
+#include "strategies/internal/colossal.hpp"
 #include "strategies/internal/deepspeed.hpp"
 #include "strategies/internal/maxtext.hpp"
 #include "strategies/internal/megatron.hpp"
@@ -27,6 +28,8 @@ constexpr std::array entries{
     StrategyEntry{"megatron-lm",
                   "tensor, sequence, context, expert, pipeline and data parallelism, distributed optimizer",
                   &make<MegatronLm>},
+    StrategyEntry{"colossal-ai", "tensor parallelism in one to three dimensions; Gemini: chunks on devices and hosts",
+                  &make<ColossalAi>},
     StrategyEntry{"maxtext", "one XLA program that GSPMD divides over the axes of a mesh of TPUs or GPUs",
                   &make<MaxText>},
     StrategyEntry{"tensorflow", "variables mirrored on replicas, kept on the host, or on parameter servers",
