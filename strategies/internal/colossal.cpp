@@ -118,15 +118,16 @@ void check_plugin(Problems& problems, const ColossalOptions& o, const Job& job) 
   if (plugin == "torch-ddp")
     return report(problems, "strategy.plugin",
                   "TorchDDPPlugin is PyTorch's DistributedDataParallel; use framework 'pytorch-ddp'");
-  if (plugin == "low-level-zero")
-    return report(problems, "strategy.plugin",
-                  "low-level-zero is not supported yet; the nearest is 'gemini' with shard_param_frac 0, or framework "
-                  "'deepspeed' with zero_stage 2");
-  if (plugin == "hybrid-parallel")
-    return report(
-        problems, "strategy.plugin",
-        "hybrid-parallel is not supported yet; the nearest are 'engine' for tensor parallelism, and framework "
-        "'megatron-lm' for a pipeline with it");
+  if (plugin == "low-level-zero" && o.tensor > 1)
+    report(problems, "strategy.tensor",
+           "LowLevelZero has no tensor parallelism; use 1, or strategy.plugin 'hybrid-parallel'");
+  if (o.low_level_zero() && o.stage() != 1 && o.stage() != 2)
+    report(problems, "strategy.zero_stage",
+           std::to_string(o.stage()) + " is not supported yet with plugin '" + plugin +
+               "'; use 1, where optimizer state is divided, or 2 for gradients as well");
+  if (o.low_level_zero() && (job.training.precision == Precision::fp8 || job.training.adapters))
+    report(problems, job.training.adapters ? "training.finetune" : "training.precision",
+           "not supported yet with plugin '" + plugin + "'; use " + (job.training.adapters ? "full" : "bf16"));
   if (o.on_grid() && !o.engine())
     report(problems, "strategy.plugin",
            plugin + " has tensor parallelism in one dimension only; use 'engine', or mode '1d'");
@@ -220,6 +221,19 @@ std::vector<sim::Key> ColossalAi::keys() {
        "Gemini: gradients have chunks of their own, in which those of several micro-batches are added up"},
       {"enable_async_reduce", &o.enable_async_reduce,
        "Gemini: gradients are reduced on a stream of their own (false: on the one that computes)"},
+      {"zero_stage", &o.zero_stage,
+       "low-level-zero, hybrid-parallel: 1 divides optimizer state, 2 gradients as well (absent: 1, and 0, which is "
+       "not "
+       "supported yet, for hybrid-parallel)",
+       false, 0, 2},
+      {"reduce_bucket_size_in_m", &o.reduce_bucket_size_in_m,
+       "low-level-zero, hybrid-parallel: gradients of a bucket in 2^20 elements (there: zero_bucket_size_in_m)", false,
+       1, 1 << 16},
+      {"overlap_communication", &o.overlap_communication,
+       "low-level-zero, hybrid-parallel: buckets are reduced on a stream of their own (false: stage 1 reduces behind "
+       "the backward pass)"},
+      {"no_sync", &o.no_sync,
+       "low-level-zero, hybrid-parallel, stage 1: gradients of several micro-batches are reduced once, with the last"},
       {"pin_memory", &o.pin_memory, "Gemini: shards on the host are in page-locked memory"},
   };
 }
@@ -275,13 +289,15 @@ std::vector<std::string> ColossalAi::warnings(const Job& job) const {
   idle(!fixed && o.offload_optim_frac != 0, "offload_optim_frac", "without Gemini's static placement");
   idle(o.offload_param_frac != 0 && (!fixed || o.offloaded_parameters() == 0), "offload_param_frac",
        "unless shard_param_frac and offload_optim_frac are 1");
+  idle(!o.low_level_zero() && o.zero_stage.has_value(), "zero_stage", "without low-level-zero or hybrid-parallel");
   idle(!o.gemini() && o.max_prefetch != 0, "max_prefetch", "without Gemini");
   idle(o.pin_memory && !automatic && (!fixed || o.offload_optim_frac == 0), "pin_memory", "without offload");
   return warnings;
 }
 
 PlannedStep ColossalAi::plan(const Job& job) const {
-  return options_.gemini() ? plan_gemini(options_, job) : plan_colossal_engine(options_, job);
+  if (options_.gemini()) return plan_gemini(options_, job);
+  return options_.low_level_zero() ? plan_low_level_zero(options_, job) : plan_colossal_engine(options_, job);
 }
 
 }  // namespace trainyard::strategies

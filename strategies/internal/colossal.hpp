@@ -1,6 +1,6 @@
-// Colossal-AI: the Gemini plug-in of its Booster (colossalai/booster/plugin/gemini_plugin.py), and the tensor
-// parallelism of its Engine in one to three dimensions (colossalai/legacy/nn/layer/parallel_{1d,2d,2p5d,3d}), both of
-// hpcaitech/ColossalAI.
+// Colossal-AI: the plug-ins Gemini, LowLevelZero and HybridParallel of its Booster (colossalai/booster/plugin/
+// {gemini,low_level_zero,hybrid_parallel}_plugin.py), and the tensor parallelism of its Engine in one to three
+// dimensions (colossalai/legacy/nn/layer/parallel_{1d,2d,2p5d,3d}), both of hpcaitech/ColossalAI.
 #pragma once
 
 #include <optional>
@@ -37,9 +37,18 @@ struct ColossalOptions {
   bool enable_async_reduce = true;
   bool pin_memory = false;
 
+  // LowLevelZeroPlugin and HybridParallelPlugin
+  std::optional<std::int64_t> zero_stage;
+  std::int64_t reduce_bucket_size_in_m = 12;
+  bool overlap_communication = true;
+  bool no_sync = true;
+
   ColossalMode tensor_mode() const;
   bool on_grid() const { return tensor_mode() != ColossalMode::one; }
   bool gemini() const { return plugin.value == "gemini" || (plugin.value == "auto" && !on_grid()); }
+  bool hybrid() const { return plugin.value == "hybrid-parallel"; }
+  bool low_level_zero() const { return plugin.value == "low-level-zero" || hybrid(); }
+  std::int64_t stage() const { return zero_stage.value_or(hybrid() ? 0 : 1); }
   bool engine() const { return plugin.value == "engine" || (plugin.value == "auto" && on_grid()); }
   // Ranks along a side of the square, of each layer's, or of the cube; 0 where there is none of that size.
   std::int64_t side() const;
@@ -56,6 +65,7 @@ struct ColossalOptions {
 
 // Options and job have been checked.
 PlannedStep plan_colossal_engine(const ColossalOptions& options, const Job& job);
+PlannedStep plan_low_level_zero(const ColossalOptions& options, const Job& job);
 PlannedStep plan_gemini(const ColossalOptions& options, const Job& job);
 
 class ColossalAi final : public Strategy {
