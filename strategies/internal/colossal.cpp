@@ -25,24 +25,28 @@ std::int64_t whole_root(std::int64_t value, int power) {
   return product == value ? root : 0;
 }
 
-// Of sizes unit x q^power that divide the devices, the nearest.
+// Of sizes unit x q^power with q > 1 that divide the devices, the nearest; 0 if there is none.
 std::int64_t nearest_power(std::int64_t wanted, std::int64_t devices, std::int64_t unit, int power) {
-  std::int64_t best = unit;
-  for (std::int64_t q = 1;; ++q) {
+  std::int64_t best = 0;
+  for (std::int64_t q = 2;; ++q) {
     std::int64_t size = unit;
     for (int i = 0; i < power; ++i) size *= q;
     if (size > devices) return best;
-    if (devices % size == 0 && std::llabs(size - wanted) < std::llabs(best - wanted)) best = size;
+    if (devices % size == 0 && (best == 0 || std::llabs(size - wanted) < std::llabs(best - wanted))) best = size;
   }
+}
+
+std::string nearest_size(std::int64_t size) {
+  return size > 0 ? "the nearest that is, and divides the devices, is " + std::to_string(size)
+                  : "none divides the devices; use mode '1d'";
 }
 
 void check_size(Problems& problems, const ColossalOptions& o, const Job& job) {
   const std::int64_t devices = job.cluster.devices();
   const auto unlike = [&](const std::string& shape, std::int64_t unit, int power) {
     report(problems, "strategy.tensor",
-           std::to_string(o.tensor) + " is not " + shape + ", as mode '" + o.mode.value +
-               "' needs; the nearest that is, and divides the devices, is " +
-               std::to_string(nearest_power(o.tensor, devices, unit, power)));
+           std::to_string(o.tensor) + " is not " + shape + ", as mode '" + o.mode.value + "' needs; " +
+               nearest_size(nearest_power(o.tensor, devices, unit, power)));
   };
   switch (o.tensor_mode()) {
     case ColossalMode::one:
@@ -52,10 +56,10 @@ void check_size(Problems& problems, const ColossalOptions& o, const Job& job) {
       break;
     case ColossalMode::two_and_a_half:
       if (!o.depth)
-        return report(problems, "strategy.depth",
-                      "missing: how many layers of q x q ranks mode '2.5d' has; expected one that makes tensor depth x "
-                      "q x q, the nearest is 1 with tensor " +
-                          std::to_string(nearest_power(o.tensor, devices, 1, 2)));
+        return report(
+            problems, "strategy.depth",
+            "missing: how many layers of q x q ranks mode '2.5d' has; expected one with which tensor is depth "
+            "x q x q, such as tensor / 4");
       if (o.side() == 0) return unlike("depth " + std::to_string(*o.depth) + " times a square", *o.depth, 2);
       break;
     case ColossalMode::three:
@@ -63,11 +67,10 @@ void check_size(Problems& problems, const ColossalOptions& o, const Job& job) {
       break;
   }
   require_divides(problems, "strategy.tensor", o.tensor, devices, "the devices");
-  if (o.on_grid() && o.tensor == 1)
+  if (o.on_grid() && o.side() == 1)
     report(problems, "strategy.tensor",
-           "mode '" + o.mode.value + "' needs several ranks; the nearest is " +
-               std::to_string(nearest_power(4, devices, o.depth.value_or(1), o.mode.value == "3d" ? 3 : 2)) +
-               ", or use mode '1d'");
+           std::to_string(o.tensor) + " leaves one rank along a side, and mode '" + o.mode.value + "' needs several; " +
+               nearest_size(nearest_power(o.tensor, devices, o.depth.value_or(1), o.mode.value == "3d" ? 3 : 2)));
 }
 
 void check_line(Problems& problems, const ColossalOptions& o, const Job& job) {
@@ -83,6 +86,34 @@ void check_line(Problems& problems, const ColossalOptions& o, const Job& job) {
                   model.experts ? model.experts->dense_ffn_hidden : model.ffn_hidden, "the feed-forward width");
 }
 
+// The first size of the model that ranks along a side do not divide; nothing if they divide all. Biases of 2D and
+// matrices of 3D are cut once more along one of their sides.
+struct Size {
+  std::string name;
+  std::int64_t number = 0;
+};
+Size undivided(const ColossalOptions& o, const workloads::Model& model, std::int64_t side) {
+  const std::int64_t parts = o.tensor_mode() == ColossalMode::two_and_a_half ? side : side * side;
+  if (model.heads % side != 0) return {"the attention heads", model.heads};
+  if (model.kv_heads % side != 0) return {"the key-value heads", model.kv_heads};
+  if (model.ffn_hidden % parts != 0) return {"the feed-forward width", model.ffn_hidden};
+  if (model.hidden % parts != 0) return {"the hidden size", model.hidden};
+  return {};
+}
+
+std::int64_t nearest_fitting(const ColossalOptions& o, const Job& job) {
+  const std::int64_t devices = job.cluster.devices();
+  std::int64_t best = 0;
+  for (std::int64_t side = 2; side <= devices; ++side) {
+    const std::int64_t size =
+        o.tensor_mode() == ColossalMode::three ? side * side * side : o.depth.value_or(1) * side * side;
+    if (size > devices) break;
+    if (devices % size != 0 || !undivided(o, job.model, side).name.empty()) continue;
+    if (best == 0 || std::llabs(size - o.tensor) < std::llabs(best - o.tensor)) best = size;
+  }
+  return best;
+}
+
 void check_grid(Problems& problems, const ColossalOptions& o, const Job& job) {
   const workloads::Model& model = job.model;
   const std::int64_t side = o.side();
@@ -94,17 +125,10 @@ void check_grid(Problems& problems, const ColossalOptions& o, const Job& job) {
   if (job.training.adapters) report(problems, "training.finetune", mode + " does not support adapters yet; use full");
   if (job.training.precision == Precision::fp8)
     report(problems, "training.precision", mode + " has no 8-bit products; use bf16");
-  const auto divides = [&](std::int64_t divisor, std::int64_t number, const std::string& what) {
-    if (number % divisor != 0)
-      report(problems, "strategy.tensor",
-             "ranks along a side of " + mode + " have to divide " + what + " (" + std::to_string(number) + "), and " +
-                 std::to_string(divisor) + " does not; use mode '1d', or the nearest number that divides it, " +
-                 std::to_string(nearest_divisor(number, divisor)) + ", along a side");
-  };
-  divides(side, model.heads, "the attention heads");
-  if (model.heads % side == 0) divides(side, model.kv_heads, "the key-value heads");
-  divides(side, model.ffn_hidden, "the feed-forward width");
-  divides(o.mode.value == "2d" ? side * side : side, model.hidden, "the hidden size");
+  if (const auto [name, number] = undivided(o, model, side); !name.empty())
+    report(problems, "strategy.tensor",
+           mode + " with " + std::to_string(side) + " ranks along a side does not divide " + name + " (" +
+               std::to_string(number) + ") evenly, as it has to; " + nearest_size(nearest_fitting(o, job)));
   const std::int64_t samples = o.micro_batch(job);
   if (samples % o.sample_ranks() != 0)
     report(problems, job.training.micro_batch ? "training.micro_batch" : "training.global_batch",
