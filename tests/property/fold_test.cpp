@@ -50,6 +50,26 @@ std::string random_faults(Random& random, std::int64_t devices, std::int64_t nod
   return faults;
 }
 
+// Tensor parallelism on as many dimensions as the devices allow, or chunks; with the samples that a micro-batch needs.
+struct Colossal {
+  std::string options;
+  std::int64_t tensor = 1;
+  std::int64_t micro_batch = 1;
+};
+Colossal random_colossal(Random& random, std::int64_t devices) {
+  if (devices % 8 == 0 && random.one_in(2))
+    return {"  mode: " + random.of(std::array<std::string, 2>{"3d", "2.5d\n  depth: 2"}) + "\n  tensor: 8\n", 8, 4};
+  if (devices % 4 == 0 && random.one_in(2)) return {"  mode: 2d\n  tensor: 4\n", 4, 2};
+  const auto share = [&] { return random.of(std::array<std::string, 3>{"0", "0.5", "1"}); };
+  const std::string placement = random.of(std::array<std::string, 2>{"static", "auto"});
+  std::string options =
+      "  plugin: gemini\n  placement_policy: " + placement + "\n  max_prefetch: " + number(random.below(3)) +
+      "\n  min_chunk_size_m: 2\n  enable_async_reduce: " + random.of(std::array<std::string, 2>{"true", "false"}) +
+      "\n";
+  if (placement == "static") options += "  shard_param_frac: " + share() + "\n  offload_optim_frac: " + share() + "\n";
+  return {options};
+}
+
 // Odd device counts, shared NICs, oversubscription, hashed routes, faults and unusual rank orders make like ranks
 // unlike.
 std::string random_scenario(std::uint64_t seed) {
@@ -84,8 +104,8 @@ std::string random_scenario(std::uint64_t seed) {
   text += "}\n";
   if (random.one_in(4)) text += "  placement: shuffled\n";
   text += "  faults: [" + random_faults(random, devices, nodes, leaves, radix == 16) + "]\n";
-  const std::string framework = random.of(std::array<std::string, 6>{"megatron-lm", "megatron-lm", "pytorch-fsdp",
-                                                                     "pytorch-ddp", "deepspeed", "tensorflow"});
+  const std::string framework = random.of(std::array<std::string, 7>{
+      "megatron-lm", "megatron-lm", "pytorch-fsdp", "pytorch-ddp", "deepspeed", "tensorflow", "colossal-ai"});
   const bool megatron = framework == "megatron-lm";
   const bool pipelined = framework == "deepspeed" && context == 1 && random.one_in(2);
   const bool composed = framework == "pytorch-fsdp" && random.one_in(2);
@@ -93,9 +113,12 @@ std::string random_scenario(std::uint64_t seed) {
   text += std::string("model: {base: ") +
           (experts ? "mixtral, experts: 4, top_k: 2, kv_heads: 8, ffn_hidden: 512" : "gpt") +
           ", layers: 8, hidden: 1024, heads: 8, vocab: 5000, tied_embeddings: " + flag() + "}\n";
-  text += "training: {micro_batch: 1, sequence: 512, precision: bf16, recompute: " +
-          random.of(std::array<std::string, 3>{"none", "selective", "full"}) +
-          ", global_batch: " + number(megatron || composed || pipelined ? data * micro_batches : devices) + "}\n";
+  const Colossal colossal = framework == "colossal-ai" ? random_colossal(random, devices) : Colossal{};
+  text += "training: {micro_batch: " + number(colossal.micro_batch) + ", sequence: 512, precision: bf16, recompute: " +
+          random.of(std::array<std::string, 3>{"none", "selective", "full"}) + ", global_batch: " +
+          number(megatron || composed || pipelined ? data * micro_batches
+                                                   : devices / colossal.tensor * colossal.micro_batch) +
+          "}\n";
   text += "strategy:\n  framework: " + framework + "\n";
   if (composed)
     return text + "  tensor: " + number(tensor) + "\n  pipeline: " + number(pipeline) +
@@ -115,7 +138,7 @@ std::string random_scenario(std::uint64_t seed) {
             "\n  overlap_comm: " + flag() + "\n  stage3_max_reuse_distance: 1e6\n";
   if (framework == "tensorflow")
     text += "  mode: " + random.of(std::array<std::string, 2>{"parameter-server", "multi-worker-mirrored"}) + "\n";
-  if (!megatron) return text;
+  if (!megatron) return text + colossal.options;
   const bool interleaved = pipeline > 1 && random.one_in(2);
   std::vector<std::string> schedules{"1f1b", "gpipe", "zb-h1", "zb-h2", "zb-v"};
   if (micro_batches >= 2 * pipeline) schedules.emplace_back("dualpipe-v");
