@@ -28,13 +28,15 @@ constexpr std::array entries{
     StrategyEntry{"megatron-lm",
                   "tensor, sequence, context, expert, pipeline and data parallelism, distributed optimizer",
                   &make<MegatronLm>},
-    StrategyEntry{"colossal-ai", "tensor parallelism in one to three dimensions; Gemini: chunks on devices and hosts",
+    StrategyEntry{"colossal-ai",
+                  "tensor parallelism in one to three dimensions; Gemini: chunks on devices and hosts; LowLevelZero",
                   &make<ColossalAi>},
     StrategyEntry{"maxtext", "one XLA program that GSPMD divides over the axes of a mesh of TPUs or GPUs",
                   &make<MaxText>},
     StrategyEntry{"tensorflow", "variables mirrored on replicas, kept on the host, or on parameter servers",
                   &make<Tensorflow>},
-    StrategyEntry{"keras", "TensorFlow's strategies under fit(), and Keras' own data and model parallelism", &make<Keras>},
+    StrategyEntry{"keras", "TensorFlow's strategies under fit(), and Keras' own data and model parallelism",
+                  &make<Keras>},
 };
 
 }  // namespace
