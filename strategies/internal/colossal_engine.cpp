@@ -4,8 +4,6 @@
 #include <map>
 
 #include "strategies/internal/colossal_planner.hpp"
-#include "strategies/offload.hpp"
-#include "strategies/traffic.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -123,15 +121,8 @@ void EnginePlanner::write_program() {
 
 PlannedStep EnginePlanner::plan() {
   write_program();
-  sim::Plan& plan = model_.builder.plan();
-  const std::int64_t ranks = model_.job.cluster.devices();
-  plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(static_cast<std::size_t>(ranks));
-  plan.communicators = sim::CommunicatorTable(static_cast<std::size_t>(ranks), plan.slots.size());
-  model_.tensor.connect(plan.communicators, ranks);
-  add_groups(plan.communicators, RankGrid({model_.options.tensor, model_.data}), {1}, slot_);
-  offload_.connect(plan, ranks);
-  price_communications(plan, model_.job.cluster);
-  return model_.finish(model_.builder.take());
+  model_.connect(slot_, offload_);
+  return model_.finish();
 }
 
 }  // namespace

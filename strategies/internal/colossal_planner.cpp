@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "strategies/groups.hpp"
+#include "strategies/traffic.hpp"
+
 namespace trainyard::strategies {
 
 using sim::Bytes;
@@ -58,14 +61,25 @@ Bytes ColossalModel::backward_extra(const ColossalPart& part) const {
   return std::max(part.layer->saved_bytes({}, true) - saved(part), Bytes{}) + backward_workspace(*part.layer);
 }
 
-PlannedStep ColossalModel::finish(sim::Plan plan) const {
+void ColossalModel::connect(sim::SlotId replicas, const ActivationOffload& offload) {
+  sim::Plan& plan = builder.plan();
+  const std::int64_t ranks = job.cluster.devices();
+  plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(static_cast<std::size_t>(ranks));
+  plan.communicators = sim::CommunicatorTable(static_cast<std::size_t>(ranks), plan.slots.size());
+  tensor.connect(plan.communicators, ranks);
+  add_groups(plan.communicators, RankGrid({options.tensor, data}), {1}, replicas);
+  offload.connect(plan, ranks);
+}
+
+PlannedStep ColossalModel::finish() {
+  price_communications(builder.plan(), job.cluster);
   PlannedStep step;
   step.parallelism.data = data;
   step.parallelism.tensor = options.tensor;
   step.micro_batch = options.micro_batch(job);
   step.micro_batches = micro_batches;
   step.communicator_groups = (options.tensor > 1 ? 1 : 0) + (options.on_grid() ? 2 : 0);
-  step.plan = std::move(plan);
+  step.plan = builder.take();
   return step;
 }
 

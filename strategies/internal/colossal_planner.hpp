@@ -7,6 +7,7 @@
 #include "strategies/host_profile.hpp"
 #include "strategies/internal/colossal.hpp"
 #include "strategies/internal/colossal_tensor.hpp"
+#include "strategies/offload.hpp"
 #include "strategies/plan_builder.hpp"
 #include "workloads/architecture.hpp"
 #include "workloads/cost.hpp"
@@ -34,7 +35,10 @@ struct ColossalModel {
   sim::Bytes backward_extra(const ColossalPart& part) const;
   sim::Kernel pass(const char* name, std::int64_t bytes) const { return costs.memory_bound(name, sim::Bytes{bytes}); }
 
-  PlannedStep finish(sim::Plan plan) const;
+  // When the programs are written: the one that all ranks have, the groups of tensor and of data parallelism, and what
+  // activations that wait on hosts need; then what all of it costs.
+  void connect(sim::SlotId replicas, const ActivationOffload& offload);
+  PlannedStep finish();
 
   const ColossalOptions& options;
   const Job& job;

@@ -9,8 +9,6 @@
 #include "strategies/internal/deepspeed_parameters.hpp"
 #include "strategies/internal/gemini_chunks.hpp"
 #include "strategies/internal/host_state.hpp"
-#include "strategies/offload.hpp"
-#include "strategies/traffic.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -378,17 +376,11 @@ PlannedStep GeminiPlanner::plan() {
                               .device_share = 1 - o.offloaded_parameters(),
                               .room = Bytes{static_cast<std::int64_t>(capacity * o.steady_cuda_cap_ratio)}});
   write_program();
-  sim::Plan& plan = model_.builder.plan();
-  const std::int64_t ranks = model_.job.cluster.devices();
-  plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(static_cast<std::size_t>(ranks));
-  plan.communicators = sim::CommunicatorTable(static_cast<std::size_t>(ranks), plan.slots.size());
-  model_.tensor.connect(plan.communicators, ranks);
-  add_groups(plan.communicators, RankGrid({o.tensor, model_.data}), {1}, slot_);
-  offload_.connect(plan, ranks);
-  host_.connect(plan, ranks);
-  price_communications(plan, model_.job.cluster);
-  host_.price(plan);
-  return model_.finish(model_.builder.take());
+  model_.connect(slot_, offload_);
+  host_.connect(model_.builder.plan(), model_.job.cluster.devices());
+  PlannedStep step = model_.finish();
+  host_.price(step.plan);
+  return step;
 }
 
 }  // namespace

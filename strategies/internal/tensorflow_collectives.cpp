@@ -190,8 +190,7 @@ void TensorflowPlanner::price_ring_over_grpc(sim::Plan& plan) const {
     const Bytes crossing = sim::scaled(call.bytes, 2 * (ranks - 1), ranks);
     for (std::size_t row = 0; row < plan.costs.size(); ++row) {
       sim::CommunicationCost& cost = plan.costs[plan.costs.id(row)][c];
-      // Two passes round the ring; a call from host to host takes about 50 us (an estimate).
-      cost.latency = 2 * (job_.cluster.nodes() - 1) * std::chrono::microseconds{50};
+      cost.latency = 2 * (job_.cluster.nodes() - 1) * grpc_latency;  // two passes round the ring
       cost.duration = cost.latency + sim::time_for(crossing, rate);
       cost.wire_bytes = crossing;
     }

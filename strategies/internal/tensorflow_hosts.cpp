@@ -13,8 +13,6 @@ namespace {
 
 // Bytes per parameter that a host moves to add a gradient to the sum of those before it.
 constexpr std::int64_t add_traffic = 12;
-// Of a remote procedure call, from host to host (an estimate).
-constexpr sim::Duration call_latency = std::chrono::microseconds{50};
 
 }  // namespace
 
@@ -111,7 +109,7 @@ void TensorflowPlanner::price_servers(sim::Plan& plan) const {
   const sim::BytesPerSecond servers = sim::scaled(node.nic_rate, options_.grpc_efficiency * servers_of_job);
   const auto transfer = [&](Bytes bytes) {
     const Bytes at_servers{options_.synchronous ? workers * bytes.count : bytes.count};
-    return call_latency + std::max(sim::time_for(bytes, worker), sim::time_for(at_servers, servers));
+    return grpc_latency + std::max(sim::time_for(bytes, worker), sim::time_for(at_servers, servers));
   };
   const Bytes update{passes_.trained() * static_cast<std::int64_t>(workloads::optimizer_traffic(passes_.state()))};
   const sim::Duration apply = sim::time_for(update, sim::scaled(host_update_rate(node), servers_of_job));
@@ -136,7 +134,7 @@ void TensorflowPlanner::price_servers(sim::Plan& plan) const {
         default:  // the update that all wait for
           cost.duration = apply;
       }
-      cost.latency = call_latency;
+      cost.latency = grpc_latency;
     }
   }
 }

@@ -2,7 +2,7 @@
 // travel. tensorflow_collectives.cpp has the mirrored modes, tensorflow_hosts.cpp those with variables on hosts.
 #pragma once
 
-#include <string>
+#include <chrono>
 #include <vector>
 
 #include "strategies/internal/host_state.hpp"
@@ -11,6 +11,9 @@
 #include "strategies/plan_builder.hpp"
 
 namespace trainyard::strategies {
+
+// Of a remote procedure call, from host to host (an estimate).
+constexpr sim::Duration grpc_latency = std::chrono::microseconds{50};
 
 class TensorflowPlanner {
  public:
