@@ -1,0 +1,135 @@
+// `trainyard run`: one scenario, and its result in every form.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "scenarios/diagnostics.hpp"
+#include "scenarios/scenario.hpp"
+#include "scenarios/simulate.hpp"
+#include "scenarios/trace.hpp"
+#include "tools/internal/commands.hpp"
+
+namespace trainyard::tools {
+namespace {
+
+struct RunArguments {
+  std::filesystem::path scenario;
+  std::string json;
+  std::string trace;
+  std::string trace_ranks;  // as given
+  std::string links;
+  std::string memory;
+  std::vector<std::string> overrides;
+  bool require_fit = false;
+  bool no_fold = false;
+};
+
+// "0,8": in one argument, so that a scenario after it stays a scenario.
+std::vector<std::int64_t> parse_ranks(const std::string& text) {
+  std::vector<std::int64_t> ranks;
+  std::size_t from = 0;
+  while (!text.empty() && from <= text.size()) {
+    const std::size_t comma = std::min(text.find(',', from), text.size());
+    const char* end_of_item = text.data() + comma;
+    std::int64_t rank = 0;
+    const auto [end, error] = std::from_chars(text.data() + from, end_of_item, rank);
+    if (error != std::errc{} || end != end_of_item)
+      wrong_argument("--trace-ranks", "expected ranks such as 0,8, got '" + text + "'");
+    ranks.push_back(rank);
+    from = comma + 1;
+  }
+  return ranks;
+}
+
+void check_trace_arguments(const RunArguments& arguments, std::span<const std::int64_t> ranks,
+                           const scenarios::Scenario& scenario) {
+  if (arguments.trace.empty()) {
+    if (!ranks.empty()) wrong_argument("--trace-ranks", "chooses ranks for --trace FILE, which is missing");
+    return;
+  }
+  const std::string name = std::filesystem::path{arguments.trace}.filename().string();
+  if (!name.ends_with(".json") && !name.ends_with(".json.gz"))
+    wrong_argument("--trace", "expected a file that ends in .json or .json.gz, got '" + name + "'");
+  constexpr std::size_t most_ranks = 240;
+  if (ranks.size() > most_ranks)
+    wrong_argument("--trace-ranks", "expected at most " + std::to_string(most_ranks) + " ranks");
+  for (const std::int64_t rank : ranks)
+    if (rank < 0 || rank >= scenario.devices)
+      wrong_argument("--trace-ranks", "expected ranks from 0 to " + std::to_string(scenario.devices - 1) + ", got " +
+                                          std::to_string(rank));
+}
+
+int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
+  require_different("--trace", arguments.trace, "--json", arguments.json);
+  require_different("--links", arguments.links, "--json", arguments.json);
+  require_different("--links", arguments.links, "--trace", arguments.trace);
+  require_different("--memory", arguments.memory, "--json", arguments.json);
+  require_different("--memory", arguments.memory, "--trace", arguments.trace);
+  require_different("--memory", arguments.memory, "--links", arguments.links);
+  const std::vector<std::int64_t> ranks = parse_ranks(arguments.trace_ranks);
+  const scenarios::Catalog catalog = catalog_of(common);
+  const scenarios::Scenario scenario =
+      scenarios::load_scenario(arguments.scenario, catalog, {.overrides = arguments.overrides});
+  check_trace_arguments(arguments, ranks, scenario);
+  scenarios::SimulateOptions options{.record = !arguments.trace.empty(),
+                                     .fold = !arguments.no_fold,
+                                     .ranks = {},
+                                     .memory_timeline = !arguments.memory.empty(),
+                                     .advise = true};
+  if (!ranks.empty()) options.ranks = ranks;
+  const scenarios::Simulation simulation = scenarios::simulate(scenario, options);
+  for (const std::string& warning : simulation.result.warnings) spdlog::warn("{}", scenarios::printable(warning));
+  if (!arguments.trace.empty()) scenarios::write_chrome_trace(simulation.plan, simulation.outcome, arguments.trace);
+  if (!arguments.links.empty())
+    write_or_print(arguments.links, scenarios::links_to_csv(scenarios::link_rows(scenario, simulation)));
+  if (!arguments.memory.empty())
+    write_or_print(arguments.memory, scenarios::memory_to_csv(scenarios::memory_rows(simulation)));
+  if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(simulation.result));
+  if (arguments.json != "-" && arguments.links != "-" && arguments.memory != "-")
+    print(scenarios::to_summary(scenario, simulation.result));
+  if (arguments.require_fit && !simulation.result.memory.fits) {
+    std::fprintf(stderr, "trainyard: the scenario does not fit in memory\n");
+    return does_not_fit;
+  }
+  return done;
+}
+
+class RunCommand : public Command {
+ public:
+  RunCommand(CLI::App& command, const CommonOptions& common) : common_(common) {
+    command.add_option("scenario", arguments_.scenario, "scenario file")->required()->type_name("SCENARIO.yaml");
+    add_file(command, "--json", arguments_.json, "write the whole result; - is stdout");
+    add_file(command, "--trace", arguments_.trace, "write a timeline as Chrome trace events (.json or .json.gz)");
+    command
+        .add_option("--trace-ranks", arguments_.trace_ranks, "ranks in the trace; without it the first of each program")
+        ->type_name("RANK,...");
+    add_file(command, "--links", arguments_.links, "write what each link carried and how full it was; - is stdout",
+             "FILE.csv");
+    add_file(command, "--memory", arguments_.memory,
+             "write what the fullest rank has allocated over the step; - is stdout", "FILE.csv");
+    add_overrides(command, arguments_.overrides);
+    command.add_flag("--no-fold", arguments_.no_fold, "simulate every rank on its own, instead of one of each kind");
+    command.add_flag("--require-fit", arguments_.require_fit, "exit with 3 when memory does not fit");
+  }
+  int run() override { return run_scenario(arguments_, common_); }
+
+ private:
+  const CommonOptions& common_;
+  RunArguments arguments_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_run_command(CLI::App& parser, const CommonOptions& common) {
+  return std::make_unique<RunCommand>(parser, common);
+}
+
+}  // namespace trainyard::tools
