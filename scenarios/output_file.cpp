@@ -51,7 +51,7 @@ auto uninterrupted(Call call) {
 }  // namespace
 
 OutputError::OutputError(const std::filesystem::path& path, int error_number)
-    : std::runtime_error("cannot write '" + path.string() + "': " + std::generic_category().message(error_number)),
+    : OutsideFailure("cannot write '" + path.string() + "': " + std::generic_category().message(error_number)),
       path_(path) {}
 
 // Deflate into the gzip format. zlib's own header has no time and no name: equal text gives equal bytes.

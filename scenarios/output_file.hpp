@@ -3,14 +3,15 @@
 
 #include <filesystem>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <string_view>
+
+#include "scenarios/outside_failure.hpp"
 
 namespace trainyard::scenarios {
 
 // The outside world did not take what was to be written: disk full, no such directory, no permission.
-class OutputError : public std::runtime_error {
+class OutputError : public OutsideFailure {
  public:
   OutputError(const std::filesystem::path& path, int error_number);
   const std::filesystem::path& path() const { return path_; }

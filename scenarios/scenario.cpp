@@ -209,28 +209,8 @@ Scenario read_scenario(const Value& root, const Catalog& catalog) {
   return scenario;
 }
 
-namespace {
-
-// The file with what is overridden.
-Value load_root(const std::filesystem::path& path, const LoadOptions& options) {
-  Value root = read_document(path);
-  if (!root.is_map()) throw ScenarioError(root.where, "expected a map of keys, got " + describe(root));
-  std::vector<Diagnostic> mistakes;
-  for (const std::string& assignment : options.overrides) {
-    try {
-      apply_override(root, assignment);
-    } catch (const ScenarioError& error) {  // the others may be wrong too
-      mistakes.insert(mistakes.end(), error.diagnostics().begin(), error.diagnostics().end());
-    }
-  }
-  if (!mistakes.empty()) throw ScenarioError(std::move(mistakes));
-  return root;
-}
-
-}  // namespace
-
 Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options) {
-  return read_scenario(load_root(path, options), catalog);
+  return read_scenario(read_document(path, options.overrides), catalog);
 }
 
 Scenario read_cluster(const Value& root, const Catalog& catalog) {
@@ -249,7 +229,7 @@ Scenario read_cluster(const Value& root, const Catalog& catalog) {
 }
 
 Scenario load_cluster(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options) {
-  return read_cluster(load_root(path, options), catalog);
+  return read_cluster(read_document(path, options.overrides), catalog);
 }
 
 }  // namespace trainyard::scenarios

@@ -19,6 +19,7 @@
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/text.hpp"
 #include "scenarios/output_file.hpp"
+#include "scenarios/outside_failure.hpp"
 #include "scenarios/quantity.hpp"
 #include "topology/diagram.hpp"
 
@@ -163,7 +164,7 @@ class FileDescriptor {
 };
 
 [[noreturn]] void fail(const std::string& program, int error) {
-  throw ProgramError("cannot run '" + program + "' of Graphviz: " + std::generic_category().message(error));
+  throw OutsideFailure("cannot run '" + program + "' of Graphviz: " + std::generic_category().message(error));
 }
 
 // Writes the input and reads the output at once, so that neither side waits for the other for ever.
@@ -218,7 +219,8 @@ std::string run_program(std::vector<std::string> arguments, std::string_view inp
   pid_t child = 0;
   const int error = posix_spawnp(&child, program.c_str(), &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
-  if (error == ENOENT) throw ProgramError("cannot draw: '" + program + "' is not installed (Debian package graphviz)");
+  if (error == ENOENT)
+    throw OutsideFailure("cannot draw: '" + program + "' is not installed (Debian package graphviz)");
   if (error != 0) fail(program, error);
   read_end.close();
   write_end.close();
@@ -233,7 +235,7 @@ std::string run_program(std::vector<std::string> arguments, std::string_view inp
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw ProgramError("'" + program + "' of Graphviz failed, and drew nothing");
+    throw OutsideFailure("'" + program + "' of Graphviz failed, and drew nothing");
   return output;
 }
 

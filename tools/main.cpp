@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -16,8 +17,7 @@
 #include <vector>
 
 #include "scenarios/diagnostics.hpp"
-#include "scenarios/output_file.hpp"
-#include "scenarios/show_topology.hpp"
+#include "scenarios/outside_failure.hpp"
 #include "tools/internal/commands.hpp"
 
 namespace {
@@ -80,8 +80,9 @@ struct CommandEntry {
   const char* help;
   std::unique_ptr<Command> (*make)(CLI::App& parser, const CommonOptions& common);
 };
-constexpr std::array<CommandEntry, 4> commands{{
+constexpr std::array<CommandEntry, 5> commands{{
     {"run", "simulate a scenario and print a summary", make_run_command},
+    {"sweep", "simulate every combination of a sweep, in parallel", make_sweep_command},
     {"validate", "predict measurements and print the errors", make_validate_command},
     {"collectives", "what nccl-tests would print on the cluster of a scenario", make_collectives_command},
     {"show", "what the catalogue holds, with sources, and frameworks' options", make_show_command},
@@ -128,15 +129,13 @@ class CommandLine {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of its writer, as a full disk is
   try {
     return CommandLine()(argc, argv);
   } catch (const scenarios::ScenarioError& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return wrong_input;
-  } catch (const scenarios::OutputError& error) {
-    std::fprintf(stderr, "trainyard: %s\n", error.what());
-    return outside_failure;
-  } catch (const scenarios::ProgramError& error) {
+  } catch (const scenarios::OutsideFailure& error) {
     std::fprintf(stderr, "trainyard: %s\n", error.what());
     return outside_failure;
   } catch (const std::exception& error) {

@@ -194,6 +194,22 @@ void remove(Value& map, std::string_view key) {
   std::erase_if(map.entries, [&](const Entry& entry) { return entry.key.scalar == key; });
 }
 
+std::string describe(const Value& value) {
+  constexpr std::size_t longest = 60;
+  switch (value.kind) {
+    case Value::Kind::null:
+      return "nothing";
+    case Value::Kind::map:
+      return "a map";
+    case Value::Kind::sequence:
+      return "a list";
+    case Value::Kind::scalar:
+      break;
+  }
+  const bool cut = value.scalar.size() > longest;
+  return (value.quoted ? "the text '" : "'") + value.scalar.substr(0, longest) + (cut ? "...'" : "'");
+}
+
 Value parse_yaml(std::string_view text, const std::string& file) {
   require_text(text, file);
   try {
@@ -282,6 +298,25 @@ void apply_override(Value& root, std::string_view assignment) {
   if (equals == std::string_view::npos || equals == 0)
     throw ScenarioError(where, "expected PATH=VALUE, such as cluster.nodes=128");
   set_at(root, assignment.substr(0, equals), parse_value(assignment.substr(equals + 1), where));
+}
+
+void apply_overrides(Value& root, std::span<const std::string> assignments) {
+  std::vector<Diagnostic> mistakes;
+  for (const std::string& assignment : assignments) {
+    try {
+      apply_override(root, assignment);
+    } catch (const ScenarioError& error) {
+      mistakes.insert(mistakes.end(), error.diagnostics().begin(), error.diagnostics().end());
+    }
+  }
+  if (!mistakes.empty()) throw ScenarioError(std::move(mistakes));
+}
+
+Value read_document(const std::filesystem::path& path, std::span<const std::string> overrides) {
+  Value root = read_document(path);
+  if (!root.is_map()) throw ScenarioError(root.where, "expected a map of keys, got " + describe(root));
+  apply_overrides(root, overrides);
+  return root;
 }
 
 }  // namespace trainyard::scenarios

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +46,8 @@ Value make_map(Location where);
 void set(Value& map, std::string_view key, Value value);
 void remove(Value& map, std::string_view key);
 
+std::string describe(const Value& value);  // "'x'", "a map", "a list", "nothing"
+
 // One document. Throws ScenarioError on anything else: no document or several, bad syntax, absurd depth or size.
 Value parse_yaml(std::string_view text, const std::string& file);
 Value read_document(const std::filesystem::path& path);
@@ -65,5 +68,10 @@ void set_at(Value& root, std::string_view path, const Value& value);
 
 // "cluster.node.nics=4", with a YAML value; mistakes are reported at "--set cluster.node.nics=4".
 void apply_override(Value& root, std::string_view assignment);
+// One after the other; mistakes of all of them are reported together.
+void apply_overrides(Value& root, std::span<const std::string> assignments);
+
+// A map of keys with what is overridden. Throws ScenarioError.
+Value read_document(const std::filesystem::path& path, std::span<const std::string> overrides);
 
 }  // namespace trainyard::scenarios

@@ -152,22 +152,6 @@ std::string join(const std::string& path, std::string_view name) {
   return path.empty() ? std::string{name} : path + "." + std::string{name};
 }
 
-std::string describe(const Value& value) {
-  constexpr std::size_t longest = 60;
-  switch (value.kind) {
-    case Value::Kind::null:
-      return "nothing";
-    case Value::Kind::map:
-      return "a map";
-    case Value::Kind::sequence:
-      return "a list";
-    case Value::Kind::scalar:
-      break;
-  }
-  const bool cut = value.scalar.size() > longest;
-  return (value.quoted ? "the text '" : "'") + value.scalar.substr(0, longest) + (cut ? "...'" : "'");
-}
-
 void Reader::read(const Value& map, const std::string& path, const Fields& fields) {
   const std::string in = path.empty() ? "" : path + ": ";
   if (places_.empty()) places_[""] = map.where;

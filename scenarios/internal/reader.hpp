@@ -63,6 +63,5 @@ class Reader {
 };
 
 std::string join(const std::string& path, std::string_view name);  // "cluster" and "node": "cluster.node"
-std::string describe(const Value& value);                          // "'x'", "a map", "a list", "nothing"
 
 }  // namespace trainyard::scenarios

@@ -29,7 +29,7 @@ class Command {
   virtual ~Command() = default;
   Command(const Command&) = delete;
   Command& operator=(const Command&) = delete;
-  // Returns the exit status. Throws ScenarioError, OutputError and ProgramError, which `main` reports.
+  // Returns the exit status. Throws ScenarioError and OutsideFailure, which `main` reports.
   virtual int run() = 0;
 };
 

@@ -1,0 +1,38 @@
+#include "scenarios/internal/result_fields.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include "scenarios/simulate.hpp"
+
+namespace trainyard::scenarios {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void add_fields(const Json& json, const std::string& path, const std::string& pointer,
+                std::vector<ResultField>& fields) {
+  if (json.is_array()) return;
+  if (json.is_object()) {
+    for (const auto& [name, value] : json.items())
+      add_fields(value, path.empty() ? name : path + "." + name, pointer + "/" + name, fields);
+    return;
+  }
+  fields.push_back({.path = path,
+                    .pointer = pointer,
+                    .sql_type = json.is_string()         ? "TEXT"
+                                : json.is_number_float() ? "REAL"
+                                                         : "INTEGER"});
+}
+
+}  // namespace
+
+const std::vector<ResultField>& result_fields() {
+  static const std::vector<ResultField> fields = [] {
+    std::vector<ResultField> all;
+    add_fields(Json::parse(to_json(Result{})), "", "", all);
+    return all;
+  }();
+  return fields;
+}
+
+}  // namespace trainyard::scenarios

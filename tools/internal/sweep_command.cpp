@@ -1,0 +1,167 @@
+// `trainyard sweep`: many scenarios, in parallel, into a results store.
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "scenarios/results_store.hpp"
+#include "scenarios/run_sweep.hpp"
+#include "scenarios/sweep.hpp"
+#include "scenarios/sweep_results.hpp"
+#include "tools/internal/commands.hpp"
+
+namespace trainyard::tools {
+namespace {
+
+struct SweepArguments {
+  std::filesystem::path sweep;
+  std::string store;
+  int jobs = 0;
+  std::string json;
+  std::string csv;
+  bool status = false;
+  std::vector<std::string> overrides;
+};
+
+std::atomic<bool> stop_asked{false};
+
+// The first signal lets running points end; the second ends the program at once, which loses only those.
+class StopOnSignal {
+ public:
+  StopOnSignal() {
+    struct sigaction action {};
+    action.sa_handler = [](int signal) {
+      stop_asked = true;
+      caught_ = signal;
+    };
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
+  }
+  // So that whoever has started the program sees what ended it.
+  static void end_as_asked() {
+    std::signal(caught_, SIG_DFL);
+    std::raise(caught_);
+  }
+
+ private:
+  static volatile std::sig_atomic_t caught_;
+};
+volatile std::sig_atomic_t StopOnSignal::caught_ = SIGINT;
+
+std::string duration_text(double seconds) {
+  const auto whole = static_cast<long>(std::lround(seconds));
+  char text[32];
+  if (whole >= 3600)
+    std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
+  else
+    std::snprintf(text, sizeof text, "%ld:%02ld", whole / 60, whole % 60);
+  return text;
+}
+
+void show_progress(const scenarios::SweepProgress& progress) {
+  if (progress.finished == 0) return;
+  constexpr std::size_t width = 30;
+  const std::size_t filled = width * progress.finished / progress.of;
+  const double rate = static_cast<double>(progress.finished) / progress.elapsed_s;
+  const std::string failed = progress.failed == 0 ? "" : ", " + std::to_string(progress.failed) + " not possible";
+  std::fprintf(stderr, "\r\033[K[%s%s] %zu of %zu points%s, %.1f points/s, %s left%s", std::string(filled, '#').c_str(),
+               std::string(width - filled, ' ').c_str(), progress.finished, progress.of, failed.c_str(), rate,
+               duration_text(static_cast<double>(progress.of - progress.finished) / rate).c_str(),
+               stop_asked ? " (stopping)" : "");
+}
+
+std::string count_line(const scenarios::Sweep& sweep, const scenarios::SweepState& state,
+                       const scenarios::ResultsStore& store) {
+  return std::to_string(sweep.points().size()) + " points: " + std::to_string(state.done) + " simulated, " +
+         std::to_string(state.failed) + " failed, " + std::to_string(state.to_do.size()) + " to do; in " +
+         store.path().string() + "\n";
+}
+
+std::filesystem::path store_of(const SweepArguments& arguments) {
+  if (!arguments.store.empty()) return arguments.store;
+  return std::filesystem::path{arguments.sweep}.replace_extension(".db");
+}
+
+void write_results(const SweepArguments& arguments, const scenarios::SweepResults& results) {
+  if (!arguments.csv.empty()) scenarios::write_csv(results, arguments.csv);
+  if (!arguments.json.empty()) scenarios::write_json(results, arguments.json);
+  if (arguments.json != "-" && arguments.csv != "-") print(scenarios::to_text(results));
+}
+
+int sweep(const SweepArguments& arguments, const CommonOptions& common) {
+  require_different("--csv", arguments.csv, "--json", arguments.json);
+  for (const auto& [option, file] : {std::pair{"--csv", arguments.csv}, std::pair{"--json", arguments.json}})
+    require_different(option, file, "--store", store_of(arguments).string());
+  const scenarios::Catalog catalog = catalog_of(common);
+  const scenarios::Sweep sweep = scenarios::Sweep::load(arguments.sweep, catalog, {.overrides = arguments.overrides});
+  scenarios::ResultsStore store(store_of(arguments));
+  const std::string program = scenarios::program_name(TRAINYARD_VERSION);
+  scenarios::SweepState state = scenarios::state_of(sweep, catalog, store, program);
+  if (arguments.status) {
+    print(count_line(sweep, state, store));
+    return done;
+  }
+  const StopOnSignal signals;
+  scenarios::RunSweepOptions options{.program = program, .stop = &stop_asked};
+  options.jobs =
+      arguments.jobs > 0 ? arguments.jobs : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  if (terminal) options.progress = show_progress;
+  const scenarios::SweepProgress progress = scenarios::run_sweep(sweep, state.to_do, catalog, store, options);
+  if (terminal) std::fprintf(stderr, "\r\033[K");
+  if (progress.finished > 0) state = scenarios::state_of(sweep, catalog, store, program);
+  if (stop_asked) {
+    std::fprintf(stderr, "trainyard: stopped; the same command goes on. %s", count_line(sweep, state, store).c_str());
+    StopOnSignal::end_as_asked();
+  }
+  const scenarios::SweepResults results = scenarios::results_of(sweep, store, state);
+  store.put_scaling(sweep.name(), scenarios::stored_scaling(results));
+  write_results(arguments, results);
+  std::string last_line = "\n" + count_line(sweep, state, store);
+  if (progress.finished > 0) {
+    char rate[96];
+    std::snprintf(rate, sizeof rate, "%zu of them now, in %s, %.1f points/s\n", progress.finished,
+                  duration_text(progress.elapsed_s).c_str(),
+                  static_cast<double>(progress.finished) / progress.elapsed_s);
+    last_line += rate;
+  }
+  if (arguments.json != "-" && arguments.csv != "-") print(last_line);
+  return done;
+}
+
+class SweepCommand : public Command {
+ public:
+  SweepCommand(CLI::App& command, const CommonOptions& common) : common_(common) {
+    command.add_option("sweep", arguments_.sweep, "sweep file")->required()->type_name("SWEEP.yaml");
+    add_file(command, "--store", arguments_.store, "results store (SQLite); without it beside the sweep file",
+             "FILE.db");
+    command.add_option("--jobs", arguments_.jobs, "points simulated at a time; without it one per core")
+        ->check(CLI::Range(1, 1024))
+        ->type_name("N");
+    add_file(command, "--csv", arguments_.csv, "write one row per point; - is stdout");
+    add_file(command, "--json", arguments_.json, "write every point with its whole result; - is stdout");
+    command.add_flag("--status", arguments_.status, "say how far the sweep is, and do nothing");
+    add_overrides(command, arguments_.overrides);
+  }
+  int run() override { return sweep(arguments_, common_); }
+
+ private:
+  const CommonOptions& common_;
+  SweepArguments arguments_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_sweep_command(CLI::App& parser, const CommonOptions& common) {
+  return std::make_unique<SweepCommand>(parser, common);
+}
+
+}  // namespace trainyard::tools
