@@ -46,9 +46,18 @@ struct Axis {
 };
 using Product = std::vector<Axis>;
 
+bool has_list(const Value& value) {
+  return value.is_sequence() ||
+         std::ranges::any_of(value.entries, [](const Entry& entry) { return entry.value.is_sequence(); });
+}
+
+// A value as people call it: a map by its name, or by what it refines.
 std::string text_of(const Parameter& parameter) {
-  const bool text = parameter.value.size() >= 2 && parameter.value.front() == '"';
-  return text ? parameter.value.substr(1, parameter.value.size() - 2) : parameter.value;
+  const nlohmann::ordered_json value = nlohmann::ordered_json::parse(parameter.value);
+  if (value.is_object())
+    for (const char* key : {"name", "base"})
+      if (value.contains(key) && value[key].is_string()) return value[key].get<std::string>();
+  return value.is_string() ? value.get<std::string>() : parameter.value;
 }
 
 // Of a key in a map that stands at `outer`: below it, unless it says otherwise. A strategy has no name of its own.
@@ -195,8 +204,8 @@ std::vector<Product> SweepReader::read_vary(const Value& vary) {
     reader_.report(vary.where, "vary: expected a map from keys to lists of values, got " + describe(vary));
     return {};
   }
-  const bool single = std::ranges::all_of(vary.items, [](const Value& item) {
-    return std::ranges::none_of(item.entries, [](const Entry& entry) { return entry.value.is_sequence(); });
+  const bool single = std::ranges::none_of(vary.items, [](const Value& item) {
+    return std::ranges::any_of(item.entries, [](const Entry& entry) { return has_list(entry.value); });
   });
   std::vector<Product> products;
   Axis together;
@@ -222,8 +231,12 @@ Product SweepReader::read_product(const Value& map) {
 
 std::optional<Axis> SweepReader::read_axis(const Entry& entry) {
   const std::string& name = entry.key.scalar;
-  if (entry.value.is_map()) return read_zipped(name, entry.value);
+  if (entry.value.is_map() && has_list(entry.value)) return read_zipped(name, entry.value);
   Axis axis;
+  if (entry.value.is_map() && !is_scenario_path(name)) {
+    if (auto choice = read_choice("", entry.value)) axis.choices.push_back(std::move(*choice));
+    return axis;
+  }
   if (!entry.value.is_sequence()) {
     const auto only = setting(entry.key, name, entry.value);
     if (only) axis.choices.push_back({*only});
@@ -297,6 +310,8 @@ void SweepReader::expand(const Product& product) {
 void SweepReader::add_point(const Product& product, std::span<const std::size_t> chosen) {
   SweepPoint point;
   std::vector<std::pair<std::string, const Value*>> settings;
+  std::vector<Parameter> fixed;  // in the whole product
+  std::string label;
   for (std::size_t i = 0; i < product.size(); ++i) {
     std::vector<Parameter> parameters;
     for (const Setting& setting : product[i].choices[chosen[i]]) {
@@ -306,9 +321,13 @@ void SweepReader::add_point(const Product& product, std::span<const std::size_t>
     point.parameters.insert(point.parameters.end(), parameters.begin(), parameters.end());
     if (product[i].scales()) continue;
     point.series_parameters.insert(point.series_parameters.end(), parameters.begin(), parameters.end());
-    const std::string label = label_of(parameters);
-    if (!label.empty()) point.series += (point.series.empty() ? "" : ", ") + label;
+    if (product[i].choices.size() == 1)
+      fixed.insert(fixed.end(), parameters.begin(), parameters.end());
+    else
+      label += ", " + label_of(parameters);
   }
+  label = label_of(fixed) + label;
+  point.series = label.starts_with(", ") ? label.substr(2) : label;
   if (!seen_.insert(to_json(point.parameters)).second) return;
   point.position = sweep_.points_.size();
   sweep_.points_.push_back(std::move(point));

@@ -120,7 +120,7 @@ int sweep(const SweepArguments& arguments, const CommonOptions& common) {
   if (progress.finished > 0) state = scenarios::state_of(sweep, catalog, store, program);
   if (stop_asked) {
     std::fprintf(stderr, "trainyard: stopped; the same command goes on. %s", count_line(sweep, state, store).c_str());
-    StopOnSignal::end_as_asked();
+    return done;
   }
   const scenarios::SweepResults results = scenarios::results_of(sweep, store, state);
   store.put_scaling(sweep.name(), scenarios::stored_scaling(results));
@@ -151,7 +151,11 @@ class SweepCommand : public Command {
     command.add_flag("--status", arguments_.status, "say how far the sweep is, and do nothing");
     add_overrides(command, arguments_.overrides);
   }
-  int run() override { return sweep(arguments_, common_); }
+  int run() override {
+    const int status = sweep(arguments_, common_);
+    if (stop_asked) StopOnSignal::end_as_asked();
+    return status;
+  }
 
  private:
   const CommonOptions& common_;
