@@ -5,10 +5,10 @@
 #include <limits>
 #include <queue>
 #include <span>
-#include <tuple>
 
 #include "sim/fluid.hpp"
 #include "sim/fold.hpp"
+#include "sim/internal/recorder.hpp"
 #include "sim/internal/step_list.hpp"
 
 namespace trainyard::sim {
@@ -71,8 +71,7 @@ class Executor {
     std::uint32_t call = 0;
     std::uint16_t event = no_event;
     StreamId stream{};
-    std::uint32_t record = 0;  // 1 + index into records, 0 for none
-    std::uint32_t stamp = 0;   // of the event
+    std::uint32_t stamp = 0;  // of the event
     std::uint32_t training = 0;
   };
   // Communications whose end is not known yet may cover the gap.
@@ -111,10 +110,6 @@ class Executor {
     std::uint16_t event = no_event;
     std::uint32_t stamp = 0;
     std::uint32_t training = 0;
-    std::size_t first_record = 0;
-    std::size_t record_count = 0;
-    std::size_t first_memory = 0;
-    std::size_t memory_count = 0;
     std::uint32_t turn = 0;  // communications whose turn was before may slow them
     // As when the kernels were issued, and what has become known of it since.
     std::uint32_t pending_slots = 0;
@@ -198,7 +193,6 @@ class Executor {
   std::vector<std::int64_t>& state_after(std::size_t training) { return states_.at((training + 1) % states_.size()); }
   bool moved_as_a_whole(const std::vector<std::int64_t>& before, const std::vector<std::int64_t>& after,
                         std::int64_t step, bool hosts_matter) const;
-  void name_recorded_ranks(Outcome& outcome) const;
   std::string describe_stall() const;
   std::size_t random_index(std::size_t size);
 
@@ -225,8 +219,7 @@ class Executor {
   std::vector<Kernels> kernels_;                          // per rank; empty where nothing interferes
   std::vector<std::uint32_t> runnable_;
   std::vector<std::uint32_t> undecided_;  // whose kernels have a new end, so far as is known
-  std::vector<std::uint8_t> recorded_;    // 1 + index into memory_now_, 0 for ranks without records
-  std::vector<std::array<Bytes, memory_purposes>> memory_now_;
+  Recorder recorder_;
   bool interferes_ = false;
 
   Fluid fluid_;
@@ -260,12 +253,11 @@ Executor::Executor(const Plan& plan, const Population& population, const RunOpti
       communicators_(population.communicators.size()),
       communicator_of_flow_(network_.flow_count()),
       gaps_(population.program_of.size()),
-      recorded_(population.program_of.size(), 0),
+      recorder_(plan, population, options),
       fluid_(network_),
       random_(options.tie_seed) {
   ensure(stream_count_ >= 1 && stream_count_ <= most_streams, "a plan has between one and most_streams streams");
   ensure(plan.communicators.slots() <= most_slots, "a plan has at most most_slots slots");
-  ensure(options.record.size() < 250, "at most 249 ranks are recorded");
   ensure(options.most_steps > 0, "at least one step is run");
   for (std::size_t i = 0; i < std::max<std::size_t>(1, plan.device_classes.size()); ++i)
     compiled_.push_back(compile_steps(plan, plan.device_classes.id(i), options.healthy_devices));
@@ -286,13 +278,6 @@ Executor::Executor(const Plan& plan, const Population& population, const RunOpti
       const Traffic& traffic = network_.traffic()[communicator.traffic_at(t)];
       for (std::uint32_t f = 0; f < traffic.flow_count; ++f) communicator_of_flow_[traffic.first_flow + f] = id;
     }
-  }
-  for (const RankId asked : options.record) {
-    ensure(index_of(asked) < plan.program_of.size(), "a recorded rank exists");
-    const RankId rank = population.class_of[asked];
-    if (recorded_[index_of(rank)] != 0) continue;
-    memory_now_.emplace_back();
-    recorded_[index_of(rank)] = static_cast<std::uint8_t>(memory_now_.size());
   }
   const auto most_steps = static_cast<std::size_t>(options.most_steps);
   outcomes_.resize(most_steps);
@@ -351,33 +336,9 @@ bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& c
 }
 
 void Executor::record_kernels(std::uint32_t rank, const Step& step, const BlockCall& call, std::int64_t ready) {
-  const Block& block = plan_.blocks[call.block];
-  std::int64_t host = ranks_[rank].host;
-  for (std::uint32_t i = step.first_op; i < step.first_op + step.op_count; ++i) {
-    const Op& op = block.ops[i];
-    auto& memory = memory_now_[recorded_[rank] - 1U];
-    if (const auto* change = std::get_if<Memory>(&op.work)) {
-      memory.at(static_cast<std::size_t>(change->purpose)) += change->change;
-      account(rank).memory.push_back({RankId{rank}, TimePoint{Duration{ready}}, memory});
-      continue;
-    }
-    if (std::holds_alternative<Wait>(op.work)) continue;
-    host += block.launch.count();
-    const std::int64_t start = std::max(ready, host);
-    ready = start + plan_
-                        .duration_of(std::get<Compute>(op.work).kernel, population_.device_class_of[RankId{rank}],
-                                     options_.healthy_devices)
-                        .count();
-    account(rank).records.push_back({.rank = RankId{rank},
-                                     .stream = op.stream,
-                                     .block = call.block,
-                                     .call = ranks_[rank].call,
-                                     .op = i,
-                                     .layer = call.layer,
-                                     .micro_batch = call.micro_batch,
-                                     .start = TimePoint{Duration{start}},
-                                     .end = TimePoint{Duration{ready}}});
-  }
+  const RankState& state = ranks_[rank];
+  recorder_.start_kernels(rank, step, call,
+                          {.ready = ready, .host = state.host, .call = state.call, .repetition = state.training});
 }
 
 void Executor::note_gap(std::uint32_t rank, const Gap& gap) {
@@ -403,9 +364,8 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
   const std::int64_t ready = turn.ready;
   RankState& state = ranks_[rank];
   Outcome& outcome = account(rank);
-  const std::size_t first_record = outcome.records.size();
-  const std::size_t first_memory = outcome.memory.size();
-  if (recorded_[rank] != 0) record_kernels(rank, step, call, ready);
+  const bool recorded = recorder_.follows(rank);
+  if (recorded) record_kernels(rank, step, call, ready);
   const std::int64_t host_end = later(state.host, step.host_bound);
   state.host = later(state.host, step.launch);
   const std::uint16_t event = step.record != 0 ? event_of(steps_of(rank).waits[step.record - 1], call) : no_event;
@@ -415,6 +375,7 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
     const Completion done{.end = end, .free = turn.could, .arrival = start, .transfer = start, .call = no_call};
     tail(rank, step.stream) = done;
     if (event != no_event) record_event(rank, event, done);
+    if (recorded) recorder_.end_kernels(rank, step.stream);
     return;
   }
 
@@ -428,10 +389,6 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
                  .host_end = host_end,
                  .event = event,
                  .training = state.training,
-                 .first_record = first_record,
-                 .record_count = outcome.records.size() - first_record,
-                 .first_memory = first_memory,
-                 .memory_count = outcome.memory.size() - first_memory,
                  .turn = state.turns,
                  .pending_slots = state.pending_slots & ~state.early_slots,
                  .communicating_until = state.communicating_until,
@@ -452,6 +409,7 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
   const Completion done{.end = end, .free = ready, .arrival = ready, .transfer = ready, .call = no_call};
   tail(rank, compute_stream) = done;
   if (event != no_event) record_event(rank, event, done);
+  if (recorded) recorder_.end_kernels(rank, compute_stream);
 }
 
 // When the kernels are done if nothing more becomes known; certain if nothing that becomes known can change it.
@@ -527,23 +485,9 @@ void Executor::end_kernels(std::uint32_t rank, std::int64_t slowed) {
     outcome.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(lost, weight_of(rank));
     outcome.calls[call].exposed.add(lost, weight_of(rank));
   }
-  if (end != natural) {  // stretches what was recorded
-    __extension__ using Wide = __int128;
-    const auto stretched = [&](TimePoint when) {
-      const std::int64_t offset = when.time_since_epoch().count() - kernels.start;
-      const auto scaled = static_cast<std::int64_t>(static_cast<Wide>(offset) * (end - kernels.start) /
-                                                    std::max<std::int64_t>(1, natural - kernels.start));
-      return TimePoint{Duration{kernels.start + scaled}};
-    };
-    for (std::size_t i = 0; i < kernels.record_count; ++i) {
-      OpRecord& record = outcome.records[kernels.first_record + i];
-      record.start = stretched(record.start);
-      record.end = stretched(record.end);
-    }
-    for (std::size_t i = 0; i < kernels.memory_count; ++i) {
-      MemoryRecord& record = outcome.memory[kernels.first_memory + i];
-      record.when = stretched(record.when);
-    }
+  if (recorder_.follows(rank)) {
+    if (end != natural) recorder_.stretch_kernels(rank, kernels.start, natural, end);
+    recorder_.end_kernels(rank, compute_stream);
   }
   complete(rank, compute_stream, kernels.event, kernels.stamp, kernels.training,
            {.end = end, .free = kernels.start, .arrival = kernels.start, .transfer = kernels.start, .call = no_call});
@@ -563,6 +507,8 @@ void Executor::complete(std::uint32_t rank, StreamId stream, std::uint16_t event
   }
   if (ranks_[rank].training > training || ranks_[rank].held)
     state_after(training)[rank * stream_count_ + index_of(stream)] = done.end;
+  const bool goes_on = ranks_[rank].training > training && ranks_[rank].training < outcomes_.size();
+  if (goes_on && stream == compute_stream && recorder_.follows(rank)) recorder_.enter_training_step(rank, done.end);
   --open_[training];
 }
 
@@ -592,23 +538,21 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
                    .call = static_cast<std::uint32_t>(index_of(step.call)),
                    .event = event,
                    .stream = step.stream,
-                   .record = 0,
                    .training = state.training};
   ++open_[state.training];
-  if (recorded_[rank] != 0) {
-    outcome.records.push_back({.rank = RankId{rank},
-                               .stream = step.stream,
-                               .block = block_call.block,
-                               .call = static_cast<std::uint32_t>(
-                                   &block_call - plan_.programs[population_.program_of[RankId{rank}]].calls.data()),
-                               .op = step.first_op,
-                               .layer = block_call.layer,
-                               .micro_batch = block_call.micro_batch,
-                               .start = TimePoint{Duration{ready}},
-                               .communicator = id,
-                               .sequence = open.sequence});
-    joined_[slot].record = static_cast<std::uint32_t>(outcome.records.size());
-  }
+  if (recorder_.follows(rank))
+    recorder_.start_communication(rank, state.training,
+                                  {.rank = RankId{rank},
+                                   .stream = step.stream,
+                                   .block = block_call.block,
+                                   .call = static_cast<std::uint32_t>(
+                                       &block_call - plan_.programs[population_.program_of[RankId{rank}]].calls.data()),
+                                   .op = step.first_op,
+                                   .layer = block_call.layer,
+                                   .micro_batch = block_call.micro_batch,
+                                   .start = TimePoint{Duration{ready}},
+                                   .communicator = id,
+                                   .sequence = open.sequence});
   if (open.arrived == 0) {
     open.last_arrival = ready;
     open.call = static_cast<std::uint32_t>(index_of(step.call));
@@ -755,11 +699,7 @@ void Executor::resolve(CommunicatorId id, std::int64_t end) {
     if ((state.early_slots >> index_of(slot) & 1U) == 0)
       state.communicating_until = std::max(state.communicating_until, end);
     if (!gaps_[rank].empty()) close_gaps(rank, 1U << index_of(slot), end);
-    if (joined.record != 0) {
-      OpRecord& record = outcome.records[joined.record - 1];
-      record.end = TimePoint{Duration{end}};
-      record.transfer = TimePoint{Duration{open.last_arrival}};
-    }
+    if (recorder_.follows(rank)) recorder_.end_communication(rank, joined.stream, open.last_arrival, end);
     if (interferes_) {
       for (Interference& other : interferences_[rank]) {
         if (other.slot != index_of(slot) || other.end != unknown) continue;
@@ -779,6 +719,7 @@ void Executor::resolve(CommunicatorId id, std::int64_t end) {
     }
     wake(rank);
   }
+  recorder_.hand_over_communication();
   const auto weight = static_cast<std::uint64_t>(population_.communicator_weight[id]);
   const RankId first = population_.communicators.member(communicator, 0);
   const SlotId first_slot = population_.communicators.member_slot(communicator, 0);
@@ -798,7 +739,10 @@ bool Executor::execute(std::uint32_t rank, const Step& step, const BlockCall& ca
     case Step::Kind::memory:
       if (tail(rank, compute_stream).end == unknown)
         return false;  // recorded or not, so that recording changes nothing
-      if (recorded_[rank] != 0) record_kernels(rank, step, call, tail(rank, compute_stream).end);
+      if (recorder_.follows(rank)) {
+        record_kernels(rank, step, call, tail(rank, compute_stream).end);
+        recorder_.end_kernels(rank, compute_stream);
+      }
       return true;
     case Step::Kind::communicate:
       if ((state.pending_slots >> index_of(plan_.calls[step.call].slot) & 1U) != 0) return false;
@@ -889,10 +833,10 @@ void Executor::begin_training_step(std::uint32_t rank) {
   if (state.training >= outcomes_.size()) return;
   Outcome& outcome = account(rank);
   if (outcome.calls.empty()) outcome.calls = Table<CallId, CallTime>(plan_.calls.size());
-  if (recorded_[rank] == 0) return;
-  auto& memory = memory_now_[recorded_[rank] - 1U];
-  memory = plan_.programs[population_.program_of[RankId{rank}]].resident;
-  outcome.memory.push_back({RankId{rank}, TimePoint{}, memory});  // when, is known once the step before is through
+  if (!recorder_.follows(rank)) return;
+  recorder_.begin_training_step(rank, state.training);
+  const std::int64_t entered = tail(rank, compute_stream).end;
+  if (entered != unknown) recorder_.enter_training_step(rank, entered);
 }
 
 void Executor::end_training_step(std::uint32_t rank) {
@@ -941,9 +885,6 @@ bool Executor::close_training_step(std::size_t training) {
     entered_first = std::min(entered_first, entered);
   }
   for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
-    if (recorded_[rank] != 0)
-      std::ranges::find(outcome.memory, RankId{rank}, &MemoryRecord::rank)->when =
-          TimePoint{Duration{before[rank * stream_count_]}};
     const std::int64_t took = after[rank * stream_count_] - before[rank * stream_count_];
     outcome.time.bubble.add(Duration{longest - took}, weight_of(rank));
   }
@@ -958,6 +899,7 @@ bool Executor::close_training_step(std::size_t training) {
   outcome.steady = moved_as_a_whole(before, after, longest, outcome.time.host.ps != 0);
   ++closed_;
   if (outcome.steady || closed_ == outcomes_.size()) return true;
+  recorder_.drop(static_cast<std::uint32_t>(training));
   for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
     RankState& state = ranks_[rank];
     if (!state.held) continue;
@@ -982,36 +924,6 @@ void Executor::drain() {
     if (kernels_[rank].open)
       queue_.push({.when = kernels_[rank].end_event, .index = rank, .kind = Event::Kind::kernels_end});
   undecided_.clear();
-}
-
-// Records were written for whoever stands for the ranks asked for: gives each of these its own.
-void Executor::name_recorded_ranks(Outcome& outcome) const {
-  std::vector<RankId> asked = options_.record;
-  std::ranges::sort(asked);
-  asked.erase(std::unique(asked.begin(), asked.end()), asked.end());
-  std::vector<OpRecord> records;
-  std::vector<MemoryRecord> memory;
-  for (const RankId rank : asked) {
-    const RankId stands_for = population_.class_of[rank];
-    for (OpRecord record : outcome.records) {
-      if (record.rank != stands_for) continue;
-      record.rank = rank;
-      const Op& op = plan_.blocks[record.block].ops[record.op];
-      if (const auto* communicate = std::get_if<Communicate>(&op.work))
-        record.communicator = plan_.communicators.of(rank, plan_.calls[communicate->call].slot);
-      records.push_back(record);
-    }
-    for (MemoryRecord record : outcome.memory) {
-      if (record.rank != stands_for) continue;
-      record.rank = rank;
-      memory.push_back(record);
-    }
-  }
-  std::ranges::stable_sort(records, {}, [](const OpRecord& record) {
-    return std::tuple{record.rank, record.call, record.op};
-  });
-  outcome.records = std::move(records);
-  outcome.memory = std::move(memory);
 }
 
 std::string Executor::describe_stall() const {
@@ -1060,7 +972,8 @@ Outcome Executor::run() {
   outcome.rank_classes = ranks_.size();
   outcome.events = events_taken_;
   outcome.held_back = held_back_;
-  name_recorded_ranks(outcome);
+  recorder_.drop(static_cast<std::uint32_t>(reported + 1));  // ranks run ahead
+  recorder_.move_into(outcome, static_cast<std::uint32_t>(reported));
   return std::move(outcome);
 }
 

@@ -13,40 +13,21 @@
 #include <vector>
 
 #include "sim/plan.hpp"
+#include "sim/record.hpp"
 
 namespace trainyard::sim {
 
 struct Population;
 
 struct RunOptions {
-  std::vector<RankId> record = {};  // ranks whose every operation is recorded
-  bool fold = true;                 // simulate ranks that cannot be told apart once: the same outcome, sooner
-  int most_steps = 6;               // give up looking for a steady period after so many
-  bool ideal_network = false;       // communications take no time
-  bool healthy_devices = false;     // no device is slow
-  std::uint64_t tie_seed = 0;       // not 0: what happens at the same time is taken in a random order, for tests
-};
-
-// An operation of a recorded rank, in the measured step.
-struct OpRecord {
-  RankId rank{};
-  StreamId stream{};
-  BlockId block{};
-  std::uint32_t call = 0;  // of the program's calls
-  std::uint32_t op = 0;    // within the block
-  std::int32_t layer = -1;
-  std::int32_t micro_batch = -1;
-  TimePoint start{};  // a communication starts, on this rank, when the rank arrives
-  TimePoint end{};
-  TimePoint transfer{};  // communication: when the last member had arrived
-  CommunicatorId communicator{};
-  std::uint32_t sequence = 0;  // of the communicator
-};
-
-struct MemoryRecord {
-  RankId rank{};
-  TimePoint when{};
-  std::array<Bytes, memory_purposes> allocated{};
+  std::vector<RankId> record = {};  // ranks whose every operation is recorded, in the outcome
+  RecordSink* sink = nullptr;       // takes what `sink_ranks` do while the plan runs; the outcome knows nothing of it
+  std::vector<RankId> sink_ranks = {};
+  bool fold = true;              // simulate ranks that cannot be told apart once: the same outcome, sooner
+  int most_steps = 6;            // give up looking for a steady period after so many
+  bool ideal_network = false;    // communications take no time
+  bool healthy_devices = false;  // no device is slow
+  std::uint64_t tie_seed = 0;    // not 0: what happens at the same time is taken in a random order, for tests
 };
 
 // A sum over all ranks: 10^6 ranks x 100 s do not fit 64 bits of picoseconds.
@@ -78,7 +59,7 @@ struct Outcome {
   TimePoint measured_from{};  // when the first rank entered the measured step
   ComputeStreamTime time;
   Table<CallId, CallTime> calls;
-  std::vector<OpRecord> records;  // sorted by rank, then in issue order
+  std::vector<OpRecord> records;  // of RunOptions::record; sorted by rank, then in issue order
   std::vector<MemoryRecord> memory;
   std::uint64_t operations = 0;  // executed in the measured step, all ranks
   std::uint64_t communications = 0;
