@@ -154,9 +154,8 @@ void fill_rates(Result& result, const Scenario& scenario, double peak, double ex
   result.hfu = executed / peak;
 }
 
-std::vector<sim::RankId> ranks_of_trace(const sim::Plan& plan, const SimulateOptions& options) {
+std::vector<sim::RankId> chosen_ranks(const sim::Plan& plan, const SimulateOptions& options) {
   std::vector<sim::RankId> ranks;
-  if (!options.record) return ranks;
   if (options.ranks) {
     ranks.reserve(options.ranks->size());
     for (const std::int64_t rank : *options.ranks) ranks.push_back(sim::RankId{static_cast<std::uint32_t>(rank)});
@@ -173,7 +172,8 @@ std::vector<sim::RankId> ranks_of_trace(const sim::Plan& plan, const SimulateOpt
 }
 
 std::vector<sim::RankId> ranks_to_record(const sim::Plan& plan, const SimulateOptions& options, std::int64_t fullest) {
-  std::vector<sim::RankId> ranks = ranks_of_trace(plan, options);
+  std::vector<sim::RankId> ranks;
+  if (options.record) ranks = chosen_ranks(plan, options);
   const sim::RankId rank{static_cast<std::uint32_t>(fullest)};
   if (options.memory_timeline && std::ranges::find(ranks, rank) == ranks.end()) ranks.push_back(rank);
   return ranks;
@@ -230,7 +230,10 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   }
   simulation.outcome =
       sim::run(step.plan, options.fold ? folded : all,
-               {.record = ranks_to_record(step.plan, options, result.memory.peak_rank), .tie_seed = options.tie_seed});
+               {.record = ranks_to_record(step.plan, options, result.memory.peak_rank),
+                .sink = options.sink,
+                .sink_ranks = options.sink != nullptr ? chosen_ranks(step.plan, options) : std::vector<sim::RankId>{},
+                .tie_seed = options.tie_seed});
   const sim::Outcome& outcome = simulation.outcome;
   if (!outcome.stall.empty()) throw std::logic_error("the simulated step stalls: " + outcome.stall);
   phases.simulate = watch.lap();

@@ -123,7 +123,8 @@ struct Result {
 };
 
 struct SimulateOptions {
-  bool record = false;                             // keep what a trace needs
+  bool record = false;                             // keep records of `ranks` in the outcome
+  sim::RecordSink* sink = nullptr;                 // takes records of `ranks` while the step is simulated
   bool fold = true;                                // simulate ranks that nothing tells apart once
   bool ideal = true;                               // simulate the ideal network too; without: those fields are 0
   std::optional<std::vector<std::int64_t>> ranks;  // to record; absent: the first rank of each program

@@ -191,10 +191,10 @@ TEST_P(Library, HasAWellFormedTrace) {
   const strategies::Job job{
       .model = scenario.model, .training = scenario.training, .accelerator = scenario.accelerator, .cluster = cluster};
   const std::vector<std::int64_t> ranks = ranks_to_record(scenario.strategy->plan(job).plan);
-  const Simulation simulation = simulate(scenario, {.record = true, .ranks = ranks});
-
   const fs::path path = fs::path(testing::TempDir()) / ("trainyard_" + GetParam().path.stem().string() + ".json");
-  write_chrome_trace(simulation.plan, simulation.outcome, path);
+  Trace file(path);
+  const Simulation simulation = simulate(scenario, {.sink = &file, .ranks = ranks});
+  file.write(simulation.plan, simulation.outcome);
   const nlohmann::json trace = nlohmann::json::parse(text_of(path));
   fs::remove(path);
   EXPECT_GT(trace.at("traceEvents").size(), 100U);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -55,9 +56,9 @@ void check_trace_arguments(const RunArguments& arguments, std::span<const std::i
     if (!ranks.empty()) wrong_argument("--trace-ranks", "chooses ranks for --trace FILE, which is missing");
     return;
   }
-  const std::string name = std::filesystem::path{arguments.trace}.filename().string();
-  if (!name.ends_with(".json") && !name.ends_with(".json.gz"))
-    wrong_argument("--trace", "expected a file that ends in .json or .json.gz, got '" + name + "'");
+  if (!scenarios::Trace::has_known_ending(arguments.trace))
+    wrong_argument("--trace", "expected a file that ends in " + std::string(scenarios::Trace::endings) + ", got '" +
+                                  std::filesystem::path{arguments.trace}.filename().string() + "'");
   constexpr std::size_t most_ranks = 240;
   if (ranks.size() > most_ranks)
     wrong_argument("--trace-ranks", "expected at most " + std::to_string(most_ranks) + " ranks");
@@ -79,7 +80,9 @@ int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
   const scenarios::Scenario scenario =
       scenarios::load_scenario(arguments.scenario, catalog, {.overrides = arguments.overrides});
   check_trace_arguments(arguments, ranks, scenario);
-  scenarios::SimulateOptions options{.record = !arguments.trace.empty(),
+  std::optional<scenarios::Trace> trace;
+  if (!arguments.trace.empty()) trace.emplace(arguments.trace);
+  scenarios::SimulateOptions options{.sink = trace ? &*trace : nullptr,
                                      .fold = !arguments.no_fold,
                                      .ranks = {},
                                      .memory_timeline = !arguments.memory.empty(),
@@ -87,7 +90,8 @@ int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
   if (!ranks.empty()) options.ranks = ranks;
   const scenarios::Simulation simulation = scenarios::simulate(scenario, options);
   for (const std::string& warning : simulation.result.warnings) spdlog::warn("{}", scenarios::printable(warning));
-  if (!arguments.trace.empty()) scenarios::write_chrome_trace(simulation.plan, simulation.outcome, arguments.trace);
+  if (trace) trace->write(simulation.plan, simulation.outcome);
+  trace.reset();
   if (!arguments.links.empty())
     write_or_print(arguments.links, scenarios::links_to_csv(scenarios::link_rows(scenario, simulation)));
   if (!arguments.memory.empty())
@@ -107,7 +111,8 @@ class RunCommand : public Command {
   RunCommand(CLI::App& command, const CommonOptions& common) : common_(common) {
     command.add_option("scenario", arguments_.scenario, "scenario file")->required()->type_name("SCENARIO.yaml");
     add_file(command, "--json", arguments_.json, "write the whole result; - is stdout");
-    add_file(command, "--trace", arguments_.trace, "write a timeline as Chrome trace events (.json or .json.gz)");
+    add_file(command, "--trace", arguments_.trace,
+             "write a timeline: Chrome trace events (.json or .json.gz) or Perfetto's format (.pftrace)");
     command
         .add_option("--trace-ranks", arguments_.trace_ranks, "ranks in the trace; without it the first of each program")
         ->type_name("RANK,...");

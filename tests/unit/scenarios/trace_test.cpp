@@ -106,7 +106,8 @@ class TraceTest : public testing::Test {
   ~TraceTest() override { fs::remove_all(folder_); }
 
   std::string text(const sim::Plan& plan, const std::vector<RankId>& ranks, const std::string& name = "trace.json") {
-    write_chrome_trace(plan, sim::run(plan, {.record = ranks}), folder_ / name);
+    Trace trace(folder_ / name);
+    trace.write(plan, sim::run(plan, {.sink = &trace, .sink_ranks = ranks}));
     std::ifstream in(folder_ / name, std::ios::binary);
     return {std::istreambuf_iterator<char>(in), {}};
   }
@@ -303,9 +304,8 @@ TEST_F(TraceTest, CompressesTheSameTrace) {
 
 TEST_F(TraceTest, ReportsWhereItCannotBeWritten) {
   const sim::Plan plan = two_ranks();
-  const sim::Outcome outcome = sim::run(plan, {.record = both_ranks});
-  EXPECT_THROW(write_chrome_trace(plan, outcome, folder_ / "missing" / "trace.json"), OutputError);
-  EXPECT_THROW(write_chrome_trace(plan, outcome, "/dev/full"), OutputError);
+  EXPECT_THROW(Trace(folder_ / "missing" / "trace.json"), OutputError);
+  EXPECT_THROW(text(plan, both_ranks, "/dev/full"), OutputError);
 }
 
 TEST(TraceCheckTest, FindsWhatViewersStumbleOver) {
