@@ -1,29 +1,17 @@
 #include "scenarios/show_topology.hpp"
 
-#include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
-#include <cerrno>
-#include <csignal>
-#include <cstring>
 #include <map>
-#include <system_error>
 #include <tuple>
 #include <vector>
 
 #include "scenarios/diagnostics.hpp"
+#include "scenarios/internal/process.hpp"
 #include "scenarios/internal/text.hpp"
 #include "scenarios/output_file.hpp"
 #include "scenarios/outside_failure.hpp"
 #include "scenarios/quantity.hpp"
 #include "topology/diagram.hpp"
-
-extern char** environ;
 
 namespace trainyard::scenarios {
 namespace {
@@ -147,98 +135,6 @@ std::vector<std::pair<std::string, std::string>> legend_of(const Scenario& scena
   return lines;
 }
 
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int descriptor = -1) : descriptor_(descriptor) {}
-  ~FileDescriptor() { close(); }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  int get() const { return descriptor_; }
-  void close() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-    descriptor_ = -1;
-  }
-
- private:
-  int descriptor_;
-};
-
-[[noreturn]] void fail(const std::string& program, int error) {
-  throw OutsideFailure("cannot run '" + program + "' of Graphviz: " + std::generic_category().message(error));
-}
-
-// Writes the input and reads the output at once, so that neither side waits for the other for ever.
-std::string exchange(FileDescriptor& in, FileDescriptor& out, std::string_view input, const std::string& program) {
-  std::string output;
-  std::array<char, 65536> buffer{};
-  while (true) {
-    if (input.empty()) in.close();
-    std::array<pollfd, 2> waiting{
-        {{.fd = out.get(), .events = POLLIN, .revents = 0}, {.fd = in.get(), .events = POLLOUT, .revents = 0}}};
-    if (poll(waiting.data(), waiting.size(), -1) < 0) {
-      if (errno == EINTR) continue;
-      fail(program, errno);
-    }
-    if (waiting[1].revents != 0) {
-      const ssize_t written = write(in.get(), input.data(), input.size());
-      if (written > 0)
-        input.remove_prefix(static_cast<std::size_t>(written));
-      else if (errno != EAGAIN && errno != EINTR)
-        input = {};  // it stopped reading; its status says why
-    }
-    if (waiting[0].revents == 0) continue;
-    const ssize_t got = read(out.get(), buffer.data(), buffer.size());
-    if (got == 0) return output;
-    if (got > 0)
-      output.append(buffer.data(), static_cast<std::size_t>(got));
-    else if (errno != EINTR)
-      fail(program, errno);
-  }
-}
-
-// What a program writes when it is given `input`.
-std::string run_program(std::vector<std::string> arguments, std::string_view input) {
-  const std::string& program = arguments.front();
-  std::array<int, 2> to{};
-  std::array<int, 2> from{};
-  if (pipe2(to.data(), O_CLOEXEC) != 0) fail(program, errno);
-  FileDescriptor read_end(to[0]);
-  FileDescriptor in(to[1]);
-  if (pipe2(from.data(), O_CLOEXEC) != 0) fail(program, errno);
-  FileDescriptor out(from[0]);
-  FileDescriptor write_end(from[1]);
-  fcntl(in.get(), F_SETFL, O_NONBLOCK);
-
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, read_end.get(), STDIN_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, write_end.get(), STDOUT_FILENO);
-  std::vector<char*> argv;
-  for (std::string& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  pid_t child = 0;
-  const int error = posix_spawnp(&child, program.c_str(), &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (error == ENOENT)
-    throw OutsideFailure("cannot draw: '" + program + "' is not installed (Debian package graphviz)");
-  if (error != 0) fail(program, error);
-  read_end.close();
-  write_end.close();
-
-  struct sigaction ignore {};
-  struct sigaction before {};
-  ignore.sa_handler = SIG_IGN;
-  sigaction(SIGPIPE, &ignore, &before);
-  std::string output = exchange(in, out, input, program);
-  sigaction(SIGPIPE, &before, nullptr);
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw OutsideFailure("'" + program + "' of Graphviz failed, and drew nothing");
-  return output;
-}
-
 }  // namespace
 
 std::string list_links(const Scenario& scenario) {
@@ -318,7 +214,11 @@ std::string to_graphviz(const Scenario& scenario) {
 }
 
 void draw_topology(const Scenario& scenario, const std::filesystem::path& file) {
-  write_file(file, run_program({"neato", "-n2", "-Tsvg"}, to_graphviz(scenario)));
+  const EndedProgram drawn =
+      run_program({"neato", "-n2", "-Tsvg"}, "cannot draw: 'neato' is not installed (Debian package graphviz)",
+                  {.input = to_graphviz(scenario)});
+  if (drawn.status != 0) throw OutsideFailure("'neato' of Graphviz failed, and drew nothing: " + drawn.errors);
+  write_file(file, drawn.output);
 }
 
 }  // namespace trainyard::scenarios
