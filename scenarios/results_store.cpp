@@ -76,7 +76,7 @@ class Statement {
       throw ScenarioError({path.string(), 0, 0}, "expected a results store, and this is none");
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-      throw OutsideFailure(name + " is locked by another program");
+      throw StoreLocked(name + " is locked by another program");
     case SQLITE_FULL:
       throw OutsideFailure(name + " cannot grow: the disk is full");
     case SQLITE_IOERR:
@@ -245,23 +245,6 @@ void ResultsStore::put(const std::string& sweep, const StoredPoint& point) {
     in_transaction_ = false;
     throw;
   }
-}
-
-void ResultsStore::merge(const std::filesystem::path& part) {
-  Statement attach = connection_->prepare("ATTACH DATABASE ? AS part");
-  attach.bind(1, part.string());
-  attach.run();
-  std::string names;
-  {
-    Statement columns = connection_->prepare("PRAGMA part.table_info(points)");
-    while (columns.step()) names += (names.empty() ? "" : ", ") + identifier(columns.text(1));
-  }
-  if (!names.empty()) {
-    begin();
-    connection_->execute("INSERT OR REPLACE INTO main.points (" + names + ") SELECT " + names + " FROM part.points");
-    commit();
-  }
-  connection_->execute("DETACH DATABASE part");
 }
 
 void ResultsStore::put_scaling(const std::string& sweep, const std::vector<StoredScaling>& scaling) {

@@ -20,6 +20,8 @@
 #include <string>
 #include <vector>
 
+#include "scenarios/outside_failure.hpp"
+
 namespace trainyard::scenarios {
 
 struct StoredPoint {
@@ -39,7 +41,13 @@ struct StoredScaling {
   double loss = 0;
 };
 
-// All members throw OutsideFailure where the disk is full, the file cannot be written or another program has locked it.
+class StoreLocked : public OutsideFailure {
+ public:
+  using OutsideFailure::OutsideFailure;
+};
+
+// All members throw OutsideFailure where the disk is full, the file cannot be written or another program has locked it
+// (StoreLocked).
 class ResultsStore {
  public:
   enum class Access : std::uint8_t {
@@ -67,8 +75,6 @@ class ResultsStore {
   // On the disk when it returns.
   void commit();
 
-  // Takes over all rows of a part of this store.
-  void merge(const std::filesystem::path& part);
   // Replaces what was there of the sweep.
   void put_scaling(const std::string& sweep, const std::vector<StoredScaling>& scaling);
 

@@ -99,13 +99,21 @@ SweepState state_of(const Sweep& sweep, const Catalog& catalog, const ResultsSto
   return state;
 }
 
-SweepProgress run_sweep(const Sweep& sweep, const std::vector<std::size_t>& points, const Catalog& catalog,
-                        ResultsStore& store, const RunSweepOptions& options) {
+std::vector<std::size_t> mixed(const Sweep& sweep, const std::vector<std::size_t>& points) {
   std::vector<std::pair<std::string, std::size_t>> order;
   order.reserve(points.size());
   for (const std::size_t position : points)
     order.emplace_back(hash_of(to_json(sweep.points()[position].parameters)), position);
   std::ranges::sort(order);
+  std::vector<std::size_t> positions;
+  positions.reserve(order.size());
+  for (const auto& [hash, position] : order) positions.push_back(position);
+  return positions;
+}
+
+SweepProgress run_sweep(const Sweep& sweep, const std::vector<std::size_t>& points, const Catalog& catalog,
+                        ResultsStore& store, const RunSweepOptions& options) {
+  const std::vector<std::size_t> order = mixed(sweep, points);
   Writer writer(sweep, points.size(), store, options);
   ScenarioHash hash(catalog, options.program);
   const tbb::global_control threads(tbb::global_control::max_allowed_parallelism,
@@ -113,7 +121,7 @@ SweepProgress run_sweep(const Sweep& sweep, const std::vector<std::size_t>& poin
   std::size_t next = 0;
   const auto next_point = [&](tbb::flow_control& flow) -> std::size_t {
     const bool stop = options.stop != nullptr && options.stop->load();
-    if (!stop && next < order.size()) return order[next++].second;
+    if (!stop && next < order.size()) return order[next++];
     flow.stop();
     return 0;
   };

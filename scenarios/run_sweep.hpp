@@ -23,6 +23,9 @@ struct SweepState {
 
 SweepState state_of(const Sweep& sweep, const Catalog& catalog, const ResultsStore& store, const std::string& program);
 
+// In an order that mixes large and small ones, the same every time.
+std::vector<std::size_t> mixed(const Sweep& sweep, const std::vector<std::size_t>& points);
+
 struct SweepProgress {
   std::size_t finished = 0;  // in this call, and on the disk
   std::size_t failed = 0;    // of these

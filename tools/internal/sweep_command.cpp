@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "scenarios/sweep.hpp"
 #include "scenarios/sweep_results.hpp"
 #include "tools/internal/commands.hpp"
+#include "tools/internal/sweep_on_slurm.hpp"
 
 namespace trainyard::tools {
 namespace {
@@ -29,6 +31,7 @@ struct SweepArguments {
   std::string csv;
   bool status = false;
   std::vector<std::string> overrides;
+  SlurmArguments slurm;
 };
 
 std::atomic<bool> stop_asked{false};
@@ -96,27 +99,72 @@ void write_results(const SweepArguments& arguments, const scenarios::SweepResult
   if (arguments.json != "-" && arguments.csv != "-") print(scenarios::to_text(results));
 }
 
-int sweep(const SweepArguments& arguments, const CommonOptions& common) {
+void check(const SweepArguments& arguments) {
   require_different("--csv", arguments.csv, "--json", arguments.json);
-  for (const auto& [option, file] : {std::pair{"--csv", arguments.csv}, std::pair{"--json", arguments.json}})
+  for (const auto& [option, file] : {std::pair{"--csv", arguments.csv}, std::pair{"--json", arguments.json}}) {
     require_different(option, file, "--store", store_of(arguments).string());
-  const scenarios::Catalog catalog = catalog_of(common);
-  const scenarios::Sweep sweep = scenarios::Sweep::load(arguments.sweep, catalog, {.overrides = arguments.overrides});
-  scenarios::ResultsStore store(store_of(arguments));
-  const std::string program = scenarios::program_name(TRAINYARD_VERSION);
-  scenarios::SweepState state = scenarios::state_of(sweep, catalog, store, program);
-  if (arguments.status) {
-    print(count_line(sweep, state, store));
-    return done;
+    if (arguments.slurm.submit && file == "-")
+      wrong_argument(option, "expected the name of a file: what jobs of Slurm print goes to their logs");
   }
-  const StopOnSignal signals;
+  scenarios::sbatch_options(arguments.slurm.options);
+}
+
+scenarios::RunSweepOptions run_options(const SweepArguments& arguments, const std::string& program) {
   scenarios::RunSweepOptions options{.program = program, .stop = &stop_asked};
   options.jobs =
       arguments.jobs > 0 ? arguments.jobs : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  const bool terminal = isatty(STDERR_FILENO) != 0;
-  if (terminal) options.progress = show_progress;
-  const scenarios::SweepProgress progress = scenarios::run_sweep(sweep, state.to_do, catalog, store, options);
-  if (terminal) std::fprintf(stderr, "\r\033[K");
+  if (isatty(STDERR_FILENO) != 0) options.progress = show_progress;
+  return options;
+}
+
+std::string rate_line(const scenarios::SweepProgress& progress) {
+  if (progress.finished == 0) return {};
+  char rate[96];
+  std::snprintf(rate, sizeof rate, "%zu of them now, in %s, %.1f points/s\n", progress.finished,
+                duration_text(progress.elapsed_s).c_str(), static_cast<double>(progress.finished) / progress.elapsed_s);
+  return rate;
+}
+
+std::string absolute(const std::string& file) { return std::filesystem::absolute(file).string(); }
+
+// The command once more, for jobs; they start in the current folder.
+std::vector<std::string> arguments_again(const SweepArguments& arguments, const CommonOptions& common) {
+  std::vector<std::string> again{arguments.sweep.string(), "--store=" + absolute(store_of(arguments).string()),
+                                 "--log-level=" + common.log_level};
+  if (arguments.jobs > 0) again.push_back("--jobs=" + std::to_string(arguments.jobs));
+  for (const std::string& override : arguments.overrides) again.push_back("--set=" + override);
+  for (const auto& catalog : common.catalogs) again.push_back("--catalog=" + catalog.string());
+  for (const auto& plugin : common.plugins) again.push_back("--plugin=" + plugin.string());
+  return again;
+}
+
+std::vector<std::string> outputs_again(const SweepArguments& arguments) {
+  std::vector<std::string> outputs;
+  for (const auto& [option, file] : {std::pair{"--csv=", arguments.csv}, std::pair{"--json=", arguments.json}})
+    if (!file.empty()) outputs.push_back(option + absolute(file));
+  return outputs;
+}
+
+int simulate_share(const SweepArguments& arguments, const scenarios::Sweep& sweep, const scenarios::Catalog& catalog,
+                   const std::string& program) {
+  const StopOnSignal signals;
+  const scenarios::SweepProgress progress =
+      run_share_of_task(sweep, catalog, arguments.slurm, run_options(arguments, program), arguments.jobs > 0);
+  print(std::to_string(progress.of) + " points to do; " + rate_line(progress));
+  return done;
+}
+
+// Simulates what is to do, and gives out what the store then has of the sweep.
+int simulate_and_write(const SweepArguments& arguments, const scenarios::Sweep& sweep,
+                       const scenarios::Catalog& catalog, const std::string& program, scenarios::ResultsStore& store,
+                       scenarios::SweepState state) {
+  const StopOnSignal signals;
+  const scenarios::RunSweepOptions options = run_options(arguments, program);
+  // A merge gives out what there is; what its tasks have not done is for the next submission.
+  const bool merge_only = !arguments.slurm.merge.empty();
+  const scenarios::SweepProgress progress =
+      scenarios::run_sweep(sweep, merge_only ? std::vector<std::size_t>{} : state.to_do, catalog, store, options);
+  if (options.progress) std::fprintf(stderr, "\r\033[K");
   if (progress.finished > 0) state = scenarios::state_of(sweep, catalog, store, program);
   if (stop_asked) {
     std::fprintf(stderr, "trainyard: stopped; the same command goes on. %s", count_line(sweep, state, store).c_str());
@@ -125,16 +173,44 @@ int sweep(const SweepArguments& arguments, const CommonOptions& common) {
   const scenarios::SweepResults results = scenarios::results_of(sweep, store, state);
   store.put_scaling(sweep.name(), scenarios::stored_scaling(results));
   write_results(arguments, results);
-  std::string last_line = "\n" + count_line(sweep, state, store);
-  if (progress.finished > 0) {
-    char rate[96];
-    std::snprintf(rate, sizeof rate, "%zu of them now, in %s, %.1f points/s\n", progress.finished,
-                  duration_text(progress.elapsed_s).c_str(),
-                  static_cast<double>(progress.finished) / progress.elapsed_s);
-    last_line += rate;
-  }
-  if (arguments.json != "-" && arguments.csv != "-") print(last_line);
+  if (arguments.json != "-" && arguments.csv != "-")
+    print("\n" + count_line(sweep, state, store) + rate_line(progress));
   return done;
+}
+
+// Where jobs may use the store from other nodes, over a network file system.
+scenarios::ResultsStore::Access access_to_store(const SweepArguments& arguments,
+                                                const std::optional<scenarios::SlurmState>& earlier) {
+  const bool jobs = arguments.slurm.submit || !arguments.slurm.merge.empty() || (earlier && earlier->live());
+  return jobs ? scenarios::ResultsStore::Access::alone : scenarios::ResultsStore::Access::shared;
+}
+
+int sweep(const SweepArguments& arguments, const CommonOptions& common) {
+  check(arguments);
+  const scenarios::Catalog catalog = catalog_of(common);
+  const scenarios::Sweep sweep = scenarios::Sweep::load(arguments.sweep, catalog, {.overrides = arguments.overrides});
+  const std::string program = scenarios::program_name(TRAINYARD_VERSION);
+  const SlurmArguments& slurm = arguments.slurm;
+  if (!slurm.share.empty()) return simulate_share(arguments, sweep, catalog, program);
+
+  const std::filesystem::path folder =
+      slurm.merge.empty() ? scenarios::slurm_folder(store_of(arguments), sweep.name()) : slurm.merge;
+  const auto earlier = earlier_submission(folder, slurm, arguments.status);
+  scenarios::ResultsStore store(store_of(arguments), access_to_store(arguments, earlier));
+  if (arguments.status || (earlier && earlier->live())) {
+    print(count_line(sweep, scenarios::state_of(sweep, catalog, store, program), store) +
+          (earlier ? scenarios::to_text(*earlier, folder) : ""));
+    return done;
+  }
+  merge_left_parts(sweep, catalog, store, program, folder);
+  scenarios::SweepState state = scenarios::state_of(sweep, catalog, store, program);
+  if (slurm.submit && !state.to_do.empty()) {
+    print(submit(sweep, state, folder, slurm, arguments_again(arguments, common), outputs_again(arguments)));
+    return done;
+  }
+  // Not from within a merge, whose log lies there, nor where jobs may still run.
+  if (slurm.merge.empty() && (!earlier || earlier->silence.empty())) scenarios::remove_slurm_folder(folder);
+  return simulate_and_write(arguments, sweep, catalog, program, store, std::move(state));
 }
 
 class SweepCommand : public Command {
@@ -150,6 +226,7 @@ class SweepCommand : public Command {
     add_file(command, "--json", arguments_.json, "write every point with its whole result; - is stdout");
     command.add_flag("--status", arguments_.status, "say how far the sweep is, and do nothing");
     add_overrides(command, arguments_.overrides);
+    add_slurm_options(command, arguments_.slurm);
   }
   int run() override {
     const int status = sweep(arguments_, common_);

@@ -162,18 +162,6 @@ TEST_F(RunSweepTest, ResultsThatAreNoLongerRightAreNotExported) {
   EXPECT_EQ(nlohmann::json::parse(std::ifstream(file("all.json")))["points"][0]["status"], "missing");
 }
 
-TEST_F(RunSweepTest, PartsAreMerged) {
-  ResultsStore store(file("store.db"));
-  const Sweep sweep = load();
-  {
-    ResultsStore part(file("part.db"), ResultsStore::Access::alone);
-    run_sweep(sweep, {0, 1, 2}, catalog_, part, {.program = "p", .jobs = 1});
-  }
-  store.merge(file("part.db"));
-  EXPECT_EQ(state(sweep, store).to_do, (std::vector<std::size_t>{3}));
-  EXPECT_EQ(store.find("sweep", R"({"cluster.nodes":2,"training.micro_batch":1})")->position, 2U);
-}
-
 TEST_F(RunSweepTest, AFileThatIsNoStoreIsRefused) {
   folder_.write("text.db", std::string(4096, 'x'));
   EXPECT_THROW(ResultsStore{file("text.db")}, ScenarioError);
