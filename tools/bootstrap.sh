@@ -18,29 +18,33 @@ is_stale() {
     \( -path scenarios/library -o -path scenarios/sweeps \) -prune -o -newer "$stamp" -print -quit 2>&1) ]]
 }
 
-missing_packages() {
-  local package
-  while read -r package; do
-    [[ -z $package || $package == '#'* ]] && continue
-    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || printf '%s\n' "$package"
-  done <"$root/tools/packages"
+listed_packages() { # lists...
+  grep -hv -e '^#' -e '^$' -- "$@"
 }
 
-install_packages() {
+missing_packages() { # lists...
+  local package
+  while read -r package; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || printf '%s\n' "$package"
+  done < <(listed_packages "$@")
+}
+
+# Fails with 4, and has said why, where they cannot be installed.
+install_packages() { # lists...
   local -a missing as_root=()
   if ! command -v dpkg-query >/dev/null; then # not Debian: whoever has the tools may have the libraries, CMake will tell
     command -v cmake >/dev/null && command -v ninja >/dev/null && return 0
-    say "this is not Debian; install by hand what these packages hold: $(grep -v '^#' "$root/tools/packages" | tr '\n' ' ')"
-    exit 4
+    say "this is not Debian; install by hand what these packages hold: $(listed_packages "$@" | tr '\n' ' ')"
+    return 4
   fi
-  mapfile -t missing < <(missing_packages)
+  mapfile -t missing < <(missing_packages "$@")
   ((${#missing[@]})) || return 0
   if ((EUID != 0)); then
     as_root=(sudo)
     [[ -t 2 ]] || as_root=(sudo -n) # nobody there to type a password
     if ! command -v sudo >/dev/null || ! "${as_root[@]}" true 2>/dev/null </dev/null; then
       say "these packages are missing and only root can install them: apt-get install ${missing[*]}"
-      exit 4
+      return 4
     fi
   fi
   say "installing ${missing[*]}"
@@ -49,7 +53,7 @@ install_packages() {
   "${apt[@]}" update >>"$log" 2>&1 </dev/null
   "${apt[@]}" install --no-install-recommends "${missing[@]}" >>"$log" 2>&1 </dev/null && return 0
   say "cannot install these packages (see build/build.log): ${missing[*]}"
-  exit 4
+  return 4
 }
 
 # As many compilers as there are cores, and no more than memory holds at 1 GiB each.
@@ -74,7 +78,7 @@ configure_and_build() { # targets...
 
 build_under_lock() { # targets...
   : >"$log"
-  install_packages
+  install_packages "$root/tools/packages" || exit 4
   rm -f -- "$stamp"
   touch -- "$stamp.new"
   if ! configure_and_build "$@"; then
@@ -105,4 +109,5 @@ build_if_stale() {
 build_everything() {
   say "building Trainyard and its tests …"
   build_under_lock all
+  install_packages "$root/tools/packages-test" || say "the tests that need them are skipped"
 }
