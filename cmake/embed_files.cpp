@@ -1,5 +1,6 @@
 // Writes the files of a list as one C++ source that defines trainyard::scenarios::embedded_files().
-// Usage: trainyard_embed_files BASE LIST OUTPUT, where LIST names one file per line, relative to BASE.
+// Usage: trainyard_embed_files BASE LIST OUTPUT, where LIST names one file per line, relative to BASE; a line NAME=PATH
+// is a file from elsewhere.
 
 #include <algorithm>
 #include <cstddef>
@@ -23,14 +24,25 @@ std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>{in}, std::istreambuf_iterator<char>{}};
 }
 
-std::vector<std::string> read_list(const std::string& path) {
+struct File {
+  std::string name;
+  std::string path;
+};
+
+std::vector<File> read_list(const std::string& path, const std::string& base) {
   std::ifstream in{path};
   if (!in) throw std::runtime_error{"cannot read " + path};
-  std::vector<std::string> names;
-  for (std::string line; std::getline(in, line);)
-    if (!line.empty()) names.push_back(line);
-  std::ranges::sort(names);
-  return names;
+  std::vector<File> files;
+  for (std::string line; std::getline(in, line);) {
+    if (line.empty()) continue;
+    const std::size_t assigned = line.find('=');
+    if (assigned == std::string::npos)
+      files.push_back({line, base + "/" + line});
+    else
+      files.push_back({line.substr(0, assigned), line.substr(assigned + 1)});
+  }
+  std::ranges::sort(files, {}, &File::name);
+  return files;
 }
 
 void write_escaped(std::ostream& out, char letter) {
@@ -61,23 +73,23 @@ void write_literals(std::ostream& out, std::string_view text) {
   out << '"';
 }
 
-void write_source(std::ostream& out, const std::string& base, const std::vector<std::string>& names) {
+void write_source(std::ostream& out, const std::vector<File>& files) {
   out << "// Generated from the data files in scenarios/: edit those.\n"
          "#include <array>\n#include <span>\n#include <string_view>\n\n"
          "#include \"scenarios/internal/embedded.hpp\"\n\n"
          "namespace trainyard::scenarios {\n\n"
          "std::span<const EmbeddedFile> embedded_files() {\n"
-      << "static constexpr std::array<EmbeddedFile, " << names.size() << "> files{";
-  if (!names.empty()) out << '{';
-  for (const auto& name : names) {
-    const std::string text = read_file(base + "/" + name);
+      << "static constexpr std::array<EmbeddedFile, " << files.size() << "> files{";
+  if (!files.empty()) out << '{';
+  for (const File& file : files) {
+    const std::string text = read_file(file.path);
     out << "\n{{";
-    write_literals(out, name);
-    out << ", " << name.size() << "}, {";
+    write_literals(out, file.name);
+    out << ", " << file.name.size() << "}, {";
     write_literals(out, text);
     out << ", " << text.size() << "}},";
   }
-  if (!names.empty()) out << "\n}";
+  if (!files.empty()) out << "\n}";
   out << "};\nreturn files;\n}\n\n}  // namespace trainyard::scenarios\n";
 }
 
@@ -88,7 +100,7 @@ int main(int argc, char** argv) {
     const std::vector<std::string> arguments(argv + 1, argv + argc);
     if (arguments.size() != 3) throw std::runtime_error{"usage: trainyard_embed_files BASE LIST OUTPUT"};
     std::ofstream out{arguments[2], std::ios::binary};
-    write_source(out, arguments[0], read_list(arguments[1]));
+    write_source(out, read_list(arguments[1], arguments[0]));
     if (!out.flush()) throw std::runtime_error{"cannot write " + arguments[2]};
     return 0;
   } catch (const std::exception& error) {
