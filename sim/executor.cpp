@@ -8,6 +8,7 @@
 
 #include "sim/fluid.hpp"
 #include "sim/fold.hpp"
+#include "sim/internal/origins.hpp"
 #include "sim/internal/recorder.hpp"
 #include "sim/internal/step_list.hpp"
 
@@ -15,7 +16,6 @@ namespace trainyard::sim {
 namespace {
 
 constexpr std::int64_t unknown = std::numeric_limits<std::int64_t>::min();
-constexpr std::uint32_t no_call = 0xffffffff;
 constexpr std::uint32_t no_turn = 0xffffffff;
 constexpr std::uint16_t no_event = 0xffff;
 // However many communications there are at once: an estimate, nobody gives them more of a device.
@@ -30,7 +30,7 @@ struct Completion {
   std::int64_t free = 0;      // when this rank could have arrived (a kernel started), had its host been in time
   std::int64_t arrival = 0;   // when it did
   std::int64_t transfer = 0;  // the last member's
-  std::uint32_t call = no_call;
+  std::uint32_t origin = no_origin;
   std::uint32_t stamp = 0;  // of an event: which of the rank's records it holds
 };
 
@@ -68,7 +68,7 @@ class Executor {
   struct Joined {  // what a member of an open communication is waiting with, per (rank, slot)
     std::int64_t free = 0;
     std::int64_t arrival = 0;
-    std::uint32_t call = 0;
+    std::uint32_t origin = 0;
     std::uint16_t event = no_event;
     StreamId stream{};
     std::uint32_t stamp = 0;  // of the event
@@ -97,7 +97,7 @@ class Executor {
     std::int64_t start = unknown;  // of the bytes
     std::int64_t end = unknown;
     std::int64_t share = 0;
-    std::uint32_t call = no_call;
+    std::uint32_t origin = no_origin;
     std::uint32_t turn = no_turn;  // in the order of the program; not known before, where it was issued early
     std::uint8_t slot = 0;
   };
@@ -154,6 +154,7 @@ class Executor {
   // compute stream loses.
   bool wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, Turn& turn);
   void account_wait(std::uint32_t rank, Outcome& outcome, const Completion& done, std::int64_t from);
+  void account_exposed(std::uint32_t rank, Outcome& outcome, std::uint32_t origin, Duration exposed);
   // The host let the device run dry from `from` to `to`: idle, as far as no communication issued before was under way.
   void note_gap(std::uint32_t rank, std::int64_t from, std::int64_t to) {
     const RankState& state = ranks_[rank];
@@ -177,6 +178,15 @@ class Executor {
   std::int64_t weight_of(std::uint32_t rank) const { return population_.weight[RankId{rank}]; }
   Completion& tail(std::uint32_t rank, StreamId stream) { return tails_[rank * stream_count_ + index_of(stream)]; }
   Outcome& account(std::uint32_t rank) { return outcomes_[ranks_[rank].training]; }
+  std::uint32_t origin_of(std::uint32_t rank, const Step& step, const BlockCall& call) const {
+    if (!origins_.per_operation()) return Origins::of(step);
+    const ProgramId program = population_.program_of[RankId{rank}];
+    return origins_.of(step, program, static_cast<std::size_t>(&call - plan_.programs[program].calls.data()));
+  }
+  void prepare(Outcome& outcome) const {
+    if (outcome.calls.empty()) outcome.calls = Table<CallId, CallTime>(plan_.calls.size());
+    if (outcome.operation_times.empty()) outcome.operation_times = origins_.operations();
+  }
   const StepTotals& totals_of(std::uint32_t rank) const {
     return totals_[index_of(population_.device_class_of[RankId{rank}]) * plan_.programs.size() +
                    index_of(population_.program_of[RankId{rank}])];
@@ -207,6 +217,7 @@ class Executor {
   std::vector<StepList> compiled_;      // per class of devices
   std::vector<ProgramSteps> programs_;  // per program
   std::vector<StepTotals> totals_;      // (class of devices, program)
+  Origins origins_;
 
   std::vector<RankState> ranks_;
   std::vector<Completion> tails_;   // (rank, stream)
@@ -246,6 +257,7 @@ Executor::Executor(const Plan& plan, const Population& population, const RunOpti
       stream_count_(plan.streams.size()),
       slot_count_(std::max<std::size_t>(1, plan.communicators.slots())),
       event_count_(std::max<std::size_t>(1, plan.event_count())),
+      origins_(plan, options.per_operation),
       ranks_(population.program_of.size()),
       tails_(population.program_of.size() * stream_count_),
       events_(population.program_of.size() * event_count_),
@@ -297,16 +309,22 @@ void Executor::account_wait(std::uint32_t rank, Outcome& outcome, const Completi
   // What was waited for could have been under way, had the host issued it in time.
   const Duration host{std::max<std::int64_t>(0, std::min(done.arrival, done.end) - std::max(from, done.free))};
   outcome.time.host.add(host, weight_of(rank));
-  if (done.call == no_call) {  // a kernel on another stream: copies, as a rule
+  if (!origins_.has_call(done.origin)) {  // a kernel on another stream: copies, as a rule
     outcome.time.kernels[static_cast<std::size_t>(KernelClass::memory_bound)].add(lost - host, weight_of(rank));
+    if (!outcome.operation_times.empty())
+      outcome.operation_times[done.origin].time.exposed.add(lost - host, weight_of(rank));
     return;
   }
   const Duration late{std::max<std::int64_t>(0, done.transfer - std::max(from, done.arrival))};
   outcome.time.bubble.add(late, weight_of(rank));
-  const CallId call{done.call};
-  const Duration exposed = lost - late - host;
+  account_exposed(rank, outcome, done.origin, lost - late - host);
+}
+
+void Executor::account_exposed(std::uint32_t rank, Outcome& outcome, std::uint32_t origin, Duration exposed) {
+  const CallId call = origins_.call_of(origin);
   outcome.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(exposed, weight_of(rank));
   outcome.calls[call].exposed.add(exposed, weight_of(rank));
+  if (!outcome.operation_times.empty()) outcome.operation_times[origin].time.exposed.add(exposed, weight_of(rank));
 }
 
 bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, Turn& turn) {
@@ -372,7 +390,8 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
   if (step.stream != compute_stream) {
     const std::int64_t end = std::max(later(ready, step.busy), host_end);
     const std::int64_t start = end - step.busy;
-    const Completion done{.end = end, .free = turn.could, .arrival = start, .transfer = start, .call = no_call};
+    const Completion done{
+        .end = end, .free = turn.could, .arrival = start, .transfer = start, .origin = origin_of(rank, step, call)};
     tail(rank, step.stream) = done;
     if (event != no_event) record_event(rank, event, done);
     if (recorded) recorder_.end_kernels(rank, step.stream);
@@ -406,7 +425,7 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
     outcome.time.host.add(Duration{starved}, weight_of(rank));
     note_gap(rank, ready, ready + starved);
   }
-  const Completion done{.end = end, .free = ready, .arrival = ready, .transfer = ready, .call = no_call};
+  const Completion done{.end = end, .free = ready, .arrival = ready, .transfer = ready, .origin = no_origin};
   tail(rank, compute_stream) = done;
   if (event != no_event) record_event(rank, event, done);
   if (recorded) recorder_.end_kernels(rank, compute_stream);
@@ -481,16 +500,15 @@ void Executor::end_kernels(std::uint32_t rank, std::int64_t slowed) {
       if (blamed == nullptr || other.turn < blamed->turn) blamed = &other;
     }
     ensure(blamed != nullptr, "kernels are slowed by a communication");
-    const CallId call{blamed->call};
-    outcome.time.exposed.at(static_cast<std::size_t>(plan_.calls[call].purpose)).add(lost, weight_of(rank));
-    outcome.calls[call].exposed.add(lost, weight_of(rank));
+    account_exposed(rank, outcome, blamed->origin, lost);
   }
   if (recorder_.follows(rank)) {
     if (end != natural) recorder_.stretch_kernels(rank, kernels.start, natural, end);
     recorder_.end_kernels(rank, compute_stream);
   }
-  complete(rank, compute_stream, kernels.event, kernels.stamp, kernels.training,
-           {.end = end, .free = kernels.start, .arrival = kernels.start, .transfer = kernels.start, .call = no_call});
+  complete(
+      rank, compute_stream, kernels.event, kernels.stamp, kernels.training,
+      {.end = end, .free = kernels.start, .arrival = kernels.start, .transfer = kernels.start, .origin = no_origin});
   wake(rank);
 }
 
@@ -522,10 +540,9 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
   state.host = later(state.host, step.launch);
   const std::int64_t free = std::max(ready, open.free_at);
   const std::int64_t arrival = std::max(free, state.host);
+  const std::uint32_t origin = origin_of(rank, step, block_call);
   if (step.stream == compute_stream) {
-    const Duration queued{free - ready};
-    outcome.time.exposed.at(static_cast<std::size_t>(call.purpose)).add(queued, weight_of(rank));
-    outcome.calls[step.call].exposed.add(queued, weight_of(rank));
+    account_exposed(rank, outcome, origin, Duration{free - ready});
     outcome.time.host.add(Duration{arrival - free}, weight_of(rank));
     note_gap(rank, free, arrival);
   }
@@ -535,7 +552,7 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
   const std::size_t slot = rank * slot_count_ + index_of(call.slot);
   joined_[slot] = {.free = std::max(turn.could, open.free_at),
                    .arrival = ready,
-                   .call = static_cast<std::uint32_t>(index_of(step.call)),
+                   .origin = origin,
                    .event = event,
                    .stream = step.stream,
                    .training = state.training};
@@ -574,7 +591,7 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
       interferences_[rank].push_back(
           {.arrival = ready,
            .share = cost.interference,
-           .call = static_cast<std::uint32_t>(index_of(step.call)),
+           .origin = origin,
            .turn = (state.early_slots >> index_of(call.slot) & 1U) != 0 ? no_turn : state.turns++,
            .slot = static_cast<std::uint8_t>(index_of(call.slot))});
   }
@@ -687,13 +704,17 @@ void Executor::resolve(CommunicatorId id, std::int64_t end) {
     const SlotId slot = population_.communicators.member_slot(communicator, i);
     const Joined& joined = joined_[rank * slot_count_ + index_of(slot)];
     Outcome& outcome = outcomes_[joined.training];
-    const Completion done{
-        .end = end, .free = joined.free, .arrival = joined.arrival, .transfer = open.last_arrival, .call = joined.call};
-    const CallId call{joined.call};
+    const Completion done{.end = end,
+                          .free = joined.free,
+                          .arrival = joined.arrival,
+                          .transfer = open.last_arrival,
+                          .origin = joined.origin};
     // On the compute stream a communication blocks compute from the moment when the rank arrives.
     if (joined.stream == compute_stream) account_wait(rank, outcome, done, joined.arrival);
     complete(rank, joined.stream, joined.event, joined.stamp, joined.training, done);
-    outcome.calls[call].busy.add(Duration{end - open.last_arrival}, weight_of(rank));
+    const Duration busy{end - open.last_arrival};
+    outcome.calls[origins_.call_of(joined.origin)].busy.add(busy, weight_of(rank));
+    if (!outcome.operation_times.empty()) outcome.operation_times[joined.origin].time.busy.add(busy, weight_of(rank));
     RankState& state = ranks_[rank];
     state.pending_slots &= ~(1U << index_of(slot));
     if ((state.early_slots >> index_of(slot) & 1U) == 0)
@@ -832,7 +853,7 @@ void Executor::begin_training_step(std::uint32_t rank) {
   state.next_early = 0;
   if (state.training >= outcomes_.size()) return;
   Outcome& outcome = account(rank);
-  if (outcome.calls.empty()) outcome.calls = Table<CallId, CallTime>(plan_.calls.size());
+  prepare(outcome);
   if (!recorder_.follows(rank)) return;
   recorder_.begin_training_step(rank, state.training);
   const std::int64_t entered = tail(rank, compute_stream).end;
@@ -876,7 +897,7 @@ bool Executor::close_training_step(std::size_t training) {
   const std::vector<std::int64_t>& before = state_after(training + states_.size() - 1);
   const std::vector<std::int64_t>& after = state_after(training);
   Outcome& outcome = outcomes_[training];
-  if (outcome.calls.empty()) outcome.calls = Table<CallId, CallTime>(plan_.calls.size());
+  prepare(outcome);
   std::int64_t longest = 0;
   std::int64_t entered_first = ranks_.empty() ? 0 : std::numeric_limits<std::int64_t>::max();
   for (std::uint32_t rank = 0; rank < ranks_.size(); ++rank) {
@@ -972,6 +993,8 @@ Outcome Executor::run() {
   outcome.rank_classes = ranks_.size();
   outcome.events = events_taken_;
   outcome.held_back = held_back_;
+  std::erase_if(outcome.operation_times,
+                [](const OperationTime& of) { return of.time.busy.ps == 0 && of.time.exposed.ps == 0; });
   recorder_.drop(static_cast<std::uint32_t>(reported + 1));  // ranks run ahead
   recorder_.move_into(outcome, static_cast<std::uint32_t>(reported));
   return std::move(outcome);

@@ -27,6 +27,7 @@ struct RunOptions {
   int most_steps = 6;            // give up looking for a steady period after so many
   bool ideal_network = false;    // communications take no time
   bool healthy_devices = false;  // no device is slow
+  bool per_operation = false;    // fill Outcome::operation_times
   std::uint64_t tie_seed = 0;    // not 0: what happens at the same time is taken in a random order, for tests
 };
 
@@ -53,13 +54,23 @@ struct CallTime {
   WideDuration exposed;  // compute streams waited, over all ranks
 };
 
+// Of an operation of a block in all calls of the block for one layer: communications, and kernels that do not run on
+// the compute stream. Waiting that no operation is to blame for, such as for another rank, is in none of them.
+struct OperationTime {
+  BlockId block{};
+  std::uint32_t op = 0;  // within the block
+  std::int32_t layer = -1;
+  CallTime time;
+};
+
 struct Outcome {
   Duration step_time{};
   bool steady = true;         // the last two steps took every rank equally long
   TimePoint measured_from{};  // when the first rank entered the measured step
   ComputeStreamTime time;
   Table<CallId, CallTime> calls;
-  std::vector<OpRecord> records;  // of RunOptions::record; sorted by rank, then in issue order
+  std::vector<OperationTime> operation_times;  // where asked for; those that took or cost no time are left out
+  std::vector<OpRecord> records;               // of RunOptions::record; sorted by rank, then in issue order
   std::vector<MemoryRecord> memory;
   std::uint64_t operations = 0;  // executed in the measured step, all ranks
   std::uint64_t communications = 0;

@@ -750,5 +750,22 @@ TEST(ExecutorDeathTest, MembersThatDisagreeStopTheRun) {
   EXPECT_EQ(run(sketch.finished()).stall, "");
 }
 
+// Times of single operations
+
+TEST(ExecutorTest, WaitingIsKeptByOperationAndLayerWhereThatIsAskedFor) {
+  PlanSketch sketch(1);
+  const Op copy = sketch.kernel(30, side);
+  sketch.runs({0}, {sketch.kernel(10), copy, wait_for(after_side)});
+  sketch.plan.programs[ProgramId{0}].calls.front().layer = 3;
+  EXPECT_TRUE(run(sketch.plan).operation_times.empty());
+  const Outcome outcome = run(sketch.plan, {.per_operation = true});
+  ASSERT_EQ(outcome.operation_times.size(), 1);
+  const OperationTime& time = outcome.operation_times.front();
+  EXPECT_EQ(time.op, 1);
+  EXPECT_EQ(time.layer, 3);
+  EXPECT_EQ(time.time.exposed.ps, outcome.time.kernels[2].ps);
+  EXPECT_GT(time.time.exposed.ps, 0);
+}
+
 }  // namespace
 }  // namespace trainyard::sim
