@@ -233,6 +233,7 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
                {.record = ranks_to_record(step.plan, options, result.memory.peak_rank),
                 .sink = options.sink,
                 .sink_ranks = options.sink != nullptr ? chosen_ranks(step.plan, options) : std::vector<sim::RankId>{},
+                .per_operation = options.per_operation,
                 .tie_seed = options.tie_seed});
   const sim::Outcome& outcome = simulation.outcome;
   if (!outcome.stall.empty()) throw std::logic_error("the simulated step stalls: " + outcome.stall);

@@ -129,6 +129,7 @@ struct SimulateOptions {
   bool ideal = true;                               // simulate the ideal network too; without: those fields are 0
   std::optional<std::vector<std::int64_t>> ranks;  // to record; absent: the first rank of each program
   bool memory_timeline = false;                    // record the fullest rank too
+  bool per_operation = false;                      // keep what layer_rows() needs
   bool advise = false;         // where memory does not fit, say what holds it and what would make it fit: more planning
   std::uint64_t tie_seed = 0;  // sim::RunOptions::tie_seed
 };

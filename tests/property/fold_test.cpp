@@ -14,6 +14,7 @@
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/document.hpp"
+#include "scenarios/layers.hpp"
 #include "scenarios/simulate.hpp"
 
 namespace trainyard {
@@ -167,7 +168,7 @@ std::string random_scenario(std::uint64_t seed) {
 
 scenarios::Simulation simulated(const scenarios::Scenario& scenario, bool fold, std::uint64_t tie_seed = 0) {
   scenarios::SimulateOptions options{
-      .record = true, .fold = fold, .ranks = std::vector<std::int64_t>{}, .tie_seed = tie_seed};
+      .record = true, .fold = fold, .ranks = std::vector<std::int64_t>{}, .per_operation = true, .tie_seed = tie_seed};
   for (std::int64_t rank = 0; rank < std::min<std::int64_t>(240, scenario.devices); ++rank)
     options.ranks->push_back(rank);
   scenarios::Simulation simulation = scenarios::simulate(scenario, options);
@@ -194,6 +195,10 @@ void expect_same_records(const sim::Outcome& folded, const sim::Outcome& unfolde
                 folded.memory[i].allocated == unfolded.memory[i].allocated);
 }
 
+std::string layers_of(const scenarios::Simulation& simulation) {
+  return scenarios::layers_to_csv(scenarios::layer_rows(simulation));
+}
+
 std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
   const char* text = std::getenv(name);
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
@@ -215,11 +220,14 @@ TEST(FoldTest, GivesEveryTimestampAndEveryFieldOfTheUnfoldedRun) {
       const scenarios::Simulation folded = simulated(scenario, true);
       const scenarios::Simulation unfolded = simulated(scenario, false);
       EXPECT_EQ(scenarios::to_json(folded.result), scenarios::to_json(unfolded.result));
+      const std::string layers = layers_of(unfolded);
+      EXPECT_EQ(layers_of(folded), layers);
       expect_same_records(folded.outcome, unfolded.outcome);
       EXPECT_EQ(unfolded.outcome.rank_classes, static_cast<std::size_t>(scenario.devices));
       if (seed % 2 == 0) {
         const scenarios::Simulation shuffled = simulated(scenario, seed % 4 == 0, seed);
         EXPECT_EQ(scenarios::to_json(shuffled.result), scenarios::to_json(unfolded.result));
+        EXPECT_EQ(layers_of(shuffled), layers);
         expect_same_records(shuffled.outcome, unfolded.outcome);
       }
       ++simulated_cases;

@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
@@ -10,9 +11,11 @@
 #include <span>
 #include <string>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "scenarios/diagnostics.hpp"
+#include "scenarios/layers.hpp"
 #include "scenarios/scenario.hpp"
 #include "scenarios/simulate.hpp"
 #include "scenarios/trace.hpp"
@@ -28,6 +31,7 @@ struct RunArguments {
   std::string trace_ranks;  // as given
   std::string links;
   std::string memory;
+  std::string layers;
   std::vector<std::string> overrides;
   bool require_fit = false;
   bool no_fold = false;
@@ -68,13 +72,23 @@ void check_trace_arguments(const RunArguments& arguments, std::span<const std::i
                                           std::to_string(rank));
 }
 
+void require_different_outputs(const RunArguments& arguments) {
+  const std::array<std::pair<const char*, const std::string*>, 5> outputs{{{"--json", &arguments.json},
+                                                                           {"--trace", &arguments.trace},
+                                                                           {"--links", &arguments.links},
+                                                                           {"--memory", &arguments.memory},
+                                                                           {"--layers", &arguments.layers}}};
+  for (std::size_t i = 0; i < outputs.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      require_different(outputs.at(i).first, *outputs.at(i).second, outputs.at(j).first, *outputs.at(j).second);
+}
+
+bool prints_a_table(const RunArguments& arguments) {
+  return arguments.json == "-" || arguments.links == "-" || arguments.memory == "-" || arguments.layers == "-";
+}
+
 int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
-  require_different("--trace", arguments.trace, "--json", arguments.json);
-  require_different("--links", arguments.links, "--json", arguments.json);
-  require_different("--links", arguments.links, "--trace", arguments.trace);
-  require_different("--memory", arguments.memory, "--json", arguments.json);
-  require_different("--memory", arguments.memory, "--trace", arguments.trace);
-  require_different("--memory", arguments.memory, "--links", arguments.links);
+  require_different_outputs(arguments);
   const std::vector<std::int64_t> ranks = parse_ranks(arguments.trace_ranks);
   const scenarios::Catalog catalog = catalog_of(common);
   const scenarios::Scenario scenario =
@@ -86,6 +100,7 @@ int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
                                      .fold = !arguments.no_fold,
                                      .ranks = {},
                                      .memory_timeline = !arguments.memory.empty(),
+                                     .per_operation = !arguments.layers.empty(),
                                      .advise = true};
   if (!ranks.empty()) options.ranks = ranks;
   const scenarios::Simulation simulation = scenarios::simulate(scenario, options);
@@ -96,9 +111,10 @@ int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
     write_or_print(arguments.links, scenarios::links_to_csv(scenarios::link_rows(scenario, simulation)));
   if (!arguments.memory.empty())
     write_or_print(arguments.memory, scenarios::memory_to_csv(scenarios::memory_rows(simulation)));
+  if (!arguments.layers.empty())
+    write_or_print(arguments.layers, scenarios::layers_to_csv(scenarios::layer_rows(simulation)));
   if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(simulation.result));
-  if (arguments.json != "-" && arguments.links != "-" && arguments.memory != "-")
-    print(scenarios::to_summary(scenario, simulation.result));
+  if (!prints_a_table(arguments)) print(scenarios::to_summary(scenario, simulation.result));
   if (arguments.require_fit && !simulation.result.memory.fits) {
     std::fprintf(stderr, "trainyard: the scenario does not fit in memory\n");
     return does_not_fit;
@@ -120,6 +136,8 @@ class RunCommand : public Command {
              "FILE.csv");
     add_file(command, "--memory", arguments_.memory,
              "write what the fullest rank has allocated over the step; - is stdout", "FILE.csv");
+    add_file(command, "--layers", arguments_.layers,
+             "write where the step goes by layer and operator, per device; - is stdout", "FILE.csv");
     add_overrides(command, arguments_.overrides);
     command.add_flag("--no-fold", arguments_.no_fold, "simulate every rank on its own, instead of one of each kind");
     command.add_flag("--require-fit", arguments_.require_fit, "exit with 3 when memory does not fit");
