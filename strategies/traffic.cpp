@@ -6,11 +6,11 @@
 #include <map>
 #include <numeric>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 
 #include "strategies/collectives.hpp"
+#include "strategies/internal/connections.hpp"
 #include "strategies/internal/group_survey.hpp"
 
 namespace trainyard::strategies {
@@ -18,24 +18,6 @@ namespace {
 
 using sim::TrafficPattern;
 using topology::Cluster;
-using topology::DeviceId;
-
-// The parent of a node in a balanced binary tree over 0..count-1 whose inner nodes are those with trailing zeros, and
-// in the second tree, in which the leaves of the first are inner nodes (Sanders, Speck and Traff, ParCo 2009).
-std::optional<std::uint32_t> first_tree_parent(std::uint32_t node, std::uint32_t count) {
-  if (node == 0) return std::nullopt;
-  const std::uint32_t bit = node & (~node + 1);
-  const std::uint32_t up = (node ^ bit) | (bit << 1);
-  return up < count ? up : node ^ bit;
-}
-std::optional<std::uint32_t> second_tree_parent(std::uint32_t node, std::uint32_t count) {
-  if (count % 2 == 0) {
-    const auto mirrored = first_tree_parent(count - 1 - node, count);
-    return mirrored ? std::optional{count - 1 - *mirrored} : std::nullopt;
-  }
-  const auto shifted = first_tree_parent((node + count - 1) % count, count);
-  return shifted ? std::optional{(*shifted + 1) % count} : std::nullopt;
-}
 
 double best_efficiency(const topology::Protocols& protocols, double so_far) {
   double best = std::max(so_far, protocols.simple.efficiency);
@@ -65,7 +47,11 @@ sim::CommunicationCost host_copy(const topology::NodeType& node, sim::Bytes byte
 class TrafficCompiler {
  public:
   TrafficCompiler(sim::Plan& plan, const Cluster& cluster)
-      : plan_(plan), cluster_(cluster), table_(plan.communicators), surveyor_(cluster) {
+      : plan_(plan),
+        cluster_(cluster),
+        table_(plan.communicators),
+        surveyor_(cluster),
+        connections_(cluster, surveyor_) {
     const std::size_t links = cluster.link_count();
     user_.assign(links, nobody);
     crossings_.assign(links, 0);
@@ -114,8 +100,8 @@ class TrafficCompiler {
   void emit(sim::CommunicatorId id);
   sim::TrafficId emit_shared(sim::CommunicatorId id, TrafficPattern pattern);
   void note_use(sim::CommunicatorId id, const LinkUse& use, sim::Bytes bytes);
-  sim::BytesPerSecond limit_alone();
-  void merge_like_hops();
+  sim::BytesPerSecond limit_alone(std::vector<LinkUse>& uses);
+  void merge_like_hops(std::vector<LinkUse>& uses);
   std::uint32_t scaled_weight(const LinkUse& use) const;
   sim::BytesPerSecond usable(topology::LinkId link) const;
 
@@ -126,28 +112,13 @@ class TrafficCompiler {
     return known == Binding::possible;
   }
 
-  // The links that the pattern's connections cross, into uses_.
-  void collect(const sim::Communicator& communicator, TrafficPattern pattern);
-  void connect(DeviceId from, DeviceId to, std::uint32_t connection, std::uint32_t hop, std::uint32_t weight = 1);
-  void use_ports(std::uint32_t weight);
-  void collect_ring();
-  void collect_tree();
-  void collect_pairs();
-  void collect_torus();
-  std::vector<std::int64_t> place_of(DeviceId device) const;
-  void connect_across_gaps(DeviceId device, std::size_t axis, const std::set<std::int64_t>& places,
-                           const std::map<std::vector<std::int64_t>, DeviceId>& members);
-  void collect_rails();
-
   const Placement& placement() const { return surveyor_.placement(); }
-  const std::optional<topology::Torus>& torus() const { return surveyor_.torus(); }
 
   sim::Plan& plan_;
   const Cluster& cluster_;
   sim::CommunicatorTable& table_;
   Surveyor surveyor_;
-  topology::Route route_;
-  std::vector<LinkUse> uses_;
+  Connections connections_;
 
   std::map<ShapeKey, sim::CostClassId> classes_;
   std::optional<std::pair<ShapeKey, sim::CostClassId>> latest_class_;
@@ -164,7 +135,6 @@ class TrafficCompiler {
   std::vector<sim::BytesPerSecond> limits_;  // of each traffic in turn, where it shares none
   std::size_t next_limit_ = 0;
   std::vector<Binding> binding_;
-  std::vector<std::uint32_t> place_in_uses_;          // of each link, while pairs are collected
   std::vector<std::uint32_t> shared_id_;              // in the network
   std::map<topology::LinkId, std::uint32_t> scales_;  // where shares are not whole
 };
@@ -208,166 +178,6 @@ sim::CostClassId TrafficCompiler::class_of(const sim::Communicator& communicator
   return latest_class_->second;
 }
 
-void TrafficCompiler::connect(DeviceId from, DeviceId to, std::uint32_t connection, std::uint32_t hop,
-                              std::uint32_t weight) {
-  cluster_.route(from, to, connection, route_);
-  append(route_, hop, weight, uses_);
-}
-
-// In and out of every member that has another in its domain.
-void TrafficCompiler::use_ports(std::uint32_t weight) {
-  std::vector<std::size_t> first(placement().domains.size(), none);
-  std::vector<std::size_t> last(placement().domains.size(), none);
-  for (std::size_t i = 0; i < placement().devices.size(); ++i) {
-    const std::uint32_t domain = placement().domain_of[i];
-    if (first[domain] == none)
-      first[domain] = i;
-    else
-      connect(placement().devices[last[domain]], placement().devices[i], 0, domain, weight);
-    last[domain] = i;
-  }
-  for (std::size_t domain = 0; domain < first.size(); ++domain)
-    if (first[domain] != last[domain])
-      connect(placement().devices[last[domain]], placement().devices[first[domain]], 0,
-              static_cast<std::uint32_t>(domain), weight);
-}
-
-void TrafficCompiler::collect_ring() {
-  const std::size_t count = placement().domains.size();
-  if (count == 1) return use_ports(1);
-  const std::uint32_t known = surveyor_.first_rail().empty() ? 0 : 1;
-  if (known > 0) uses_ = surveyor_.first_rail();
-  for (std::size_t i = 0; i < count; ++i)
-    for (std::uint32_t rail = known; rail < placement().rails; ++rail)
-      connect(placement().on_rail(i, rail), placement().on_rail((i + 1) % count, rail), rail,
-              static_cast<std::uint32_t>(i));
-  if (placement().most_per_domain > 1) use_ports(placement().rails);
-}
-
-void TrafficCompiler::collect_tree() {
-  const auto count = static_cast<std::uint32_t>(placement().domains.size());
-  for (std::uint32_t node = 0; count > 1 && node < count; ++node) {
-    for (const auto& parent : {first_tree_parent(node, count), second_tree_parent(node, count)}) {
-      if (!parent) continue;
-      for (std::uint32_t rail = 0; rail < placement().rails; ++rail) {
-        connect(placement().on_rail(node, rail), placement().on_rail(*parent, rail), rail, 0);
-        connect(placement().on_rail(*parent, rail), placement().on_rail(node, rail), rail, 0);
-      }
-    }
-  }
-  // Each of the two trees sends its half up and down the chain inside a domain.
-  if (placement().most_per_domain > 1) use_ports(4 * placement().rails);
-}
-
-// A million connections cross a few thousand links: their shares are summed link by link at once.
-void TrafficCompiler::collect_pairs() {
-  const std::size_t count = placement().devices.size();
-  place_in_uses_.resize(user_.size(), none);
-  for (std::size_t i = 0; i < count; ++i) {
-    for (std::size_t j = 0; j < count; ++j) {
-      if (i == j) continue;
-      cluster_.route(placement().devices[i], placement().devices[j], 0, route_);
-      for (const topology::RouteLink& on : route_.links) {
-        std::uint32_t& place = place_in_uses_[sim::index_of(on.link)];
-        if (place == none || uses_[place].denominator != on.denominator) {
-          place = static_cast<std::uint32_t>(uses_.size());
-          uses_.push_back({.link = on.link, .numerator = 0, .denominator = on.denominator, .hop = 0});
-        }
-        uses_[place].numerator += on.numerator;
-      }
-    }
-  }
-  for (const LinkUse& use : uses_) place_in_uses_[sim::index_of(use.link)] = none;
-}
-
-// From every member to its neighbours among the members; on an axis that the group goes around, also from the last to
-// the first. Where other chips lie between them, over the links of those.
-void TrafficCompiler::collect_torus() {
-  if (!torus()) return use_ports(1);
-  const std::size_t axes = torus()->shape.size();
-  std::vector<std::set<std::int64_t>> places(axes);
-  std::map<std::vector<std::int64_t>, DeviceId> members;
-  for (const DeviceId device : placement().devices) {
-    const std::vector<std::int64_t> at = cluster_.coordinates(device);
-    for (std::size_t axis = 0; axis < axes; ++axis) places[axis].insert(at[axis]);
-    members[place_of(device)] = device;
-  }
-  for (const DeviceId device : placement().devices) {
-    const std::vector<std::int64_t> at = cluster_.coordinates(device);
-    for (std::size_t axis = 0; axis < axes; ++axis) {
-      const std::set<std::int64_t>& on = places[axis];
-      if (on.size() == 1) continue;
-      const std::int64_t span = *on.rbegin() - *on.begin() + 1;
-      if (span != static_cast<std::int64_t>(on.size())) {
-        connect_across_gaps(device, axis, on, members);
-        continue;
-      }
-      const bool around = torus()->wraps[axis] && span == torus()->shape[axis];
-      for (const bool up : {true, false}) {
-        if (!around && at[axis] == (up ? *on.rbegin() : *on.begin())) continue;
-        if (const auto link = cluster_.ici_link(device, axis, up)) uses_.push_back({.link = *link});
-      }
-    }
-  }
-  collect_rails();
-}
-
-// A device's coordinates and its slice.
-std::vector<std::int64_t> TrafficCompiler::place_of(DeviceId device) const {
-  std::vector<std::int64_t> place = cluster_.coordinates(device);
-  place.push_back(cluster_.domain_of(device));
-  return place;
-}
-
-// To the next member up and the next one down the axis; around where it is closed.
-void TrafficCompiler::connect_across_gaps(DeviceId device, std::size_t axis, const std::set<std::int64_t>& places,
-                                          const std::map<std::vector<std::int64_t>, DeviceId>& members) {
-  std::vector<std::int64_t> at = place_of(device);
-  const auto here = places.find(at[axis]);
-  const bool around = torus()->wraps[axis];
-  const auto reach = [&](bool exists, std::int64_t inside, std::int64_t at_other_end) {
-    if (!exists && !around) return;
-    at[axis] = exists ? inside : at_other_end;
-    if (const auto there = members.find(at); there != members.end()) connect(device, there->second, 0, 0);
-  };
-  const auto above = std::next(here);
-  reach(above != places.end(), above != places.end() ? *above : 0, *places.begin());
-  const bool is_first = here == places.begin();
-  reach(!is_first, is_first ? 0 : *std::prev(here), *places.rbegin());
-}
-
-void TrafficCompiler::collect_rails() {
-  const std::size_t count = placement().domains.size();
-  for (std::size_t i = 0; count > 1 && i < count; ++i)
-    for (std::uint32_t rail = 0; rail < placement().rails; ++rail)
-      connect(placement().on_rail(i, rail), placement().on_rail((i + 1) % count, rail), rail, 0);
-}
-
-void TrafficCompiler::collect(const sim::Communicator& communicator, TrafficPattern pattern) {
-  uses_.clear();
-  switch (pattern) {
-    case TrafficPattern::ring:
-      // Rings over the links of devices without a switch are found, not routed: they have these links to themselves.
-      if (surveyor_.has_own_rings()) return;
-      return collect_ring();
-    case TrafficPattern::tree:
-      return collect_tree();
-    case TrafficPattern::pairs:
-      return collect_pairs();
-    case TrafficPattern::pair:
-      uses_ = surveyor_.first_rail();
-      if (!uses_.empty()) return;
-      return connect(placement().devices[0], placement().devices[communicator.member_count - 1], 0, 0);
-    case TrafficPattern::ports:
-      use_ports(1);
-      return collect_rails();
-    case TrafficPattern::torus:
-      return collect_torus();
-    case TrafficPattern::rails:
-      return collect_rails();
-  }
-}
-
 // Who uses which link, and what it carries in a step.
 void TrafficCompiler::survey(sim::CommunicatorId id) {
   sim::Communicator& communicator = table_[id];
@@ -388,9 +198,9 @@ void TrafficCompiler::survey(sim::CommunicatorId id) {
     bytes = flow_bytes_.emplace(std::pair{cost_class, program}, std::move(sums)).first;
   }
   for (std::size_t t = 0; t < patterns.size(); ++t) {
-    collect(communicator, patterns[t]);
-    for (const LinkUse& use : uses_) note_use(id, use, sim::Bytes{bytes->second[t]});
-    limits_.push_back(shares_[sim::index_of(id)] ? sim::BytesPerSecond{} : limit_alone());
+    std::vector<LinkUse>& uses = connections_.collect(communicator, patterns[t]);
+    for (const LinkUse& use : uses) note_use(id, use, sim::Bytes{bytes->second[t]});
+    limits_.push_back(shares_[sim::index_of(id)] ? sim::BytesPerSecond{} : limit_alone(uses));
   }
 }
 
@@ -415,17 +225,17 @@ void TrafficCompiler::note_use(sim::CommunicatorId id, const LinkUse& use, sim::
   scale = common > most_scale ? most_scale : static_cast<std::uint32_t>(common);
 }
 
-// What the links in uses_, all whole, allow a connection as long as nobody else uses them.
-sim::BytesPerSecond TrafficCompiler::limit_alone() {
-  std::ranges::sort(uses_, {}, &LinkUse::link);
+// What the links in `uses`, all whole, allow a connection as long as nobody else uses them.
+sim::BytesPerSecond TrafficCompiler::limit_alone(std::vector<LinkUse>& uses) {
+  std::ranges::sort(uses, {}, &LinkUse::link);
   std::int64_t limit = std::numeric_limits<std::int64_t>::max();
-  for (std::size_t i = 0; i < uses_.size();) {
-    const topology::LinkId link = uses_[i].link;
+  for (std::size_t i = 0; i < uses.size();) {
+    const topology::LinkId link = uses[i].link;
     std::int64_t weight = 0;
-    for (; i < uses_.size() && uses_[i].link == link; ++i) weight += uses_[i].numerator;
+    for (; i < uses.size() && uses[i].link == link; ++i) weight += uses[i].numerator;
     limit = std::min(limit, usable(link).count / weight);
   }
-  return uses_.empty() ? sim::BytesPerSecond{} : sim::BytesPerSecond{std::max<std::int64_t>(1, limit)};
+  return uses.empty() ? sim::BytesPerSecond{} : sim::BytesPerSecond{std::max<std::int64_t>(1, limit)};
 }
 
 // Rounded once for each communicator and link, where no scale makes it whole.
@@ -446,9 +256,9 @@ sim::BytesPerSecond TrafficCompiler::usable(topology::LinkId link) const {
 
 // Hops whose shared links are alike, in capacity and in how many connections cross them, meet like contention and
 // advance together: they become one hop. Numbered in the order of the ring.
-void TrafficCompiler::merge_like_hops() {
+void TrafficCompiler::merge_like_hops(std::vector<LinkUse>& uses) {
   std::vector<std::uint64_t> signatures(placement().domains.size(), 0);
-  for (const LinkUse& use : uses_) {
+  for (const LinkUse& use : uses) {
     if (user_[sim::index_of(use.link)] != several || !can_bind(use.link)) continue;
     const auto capacity = static_cast<std::uint64_t>(cluster_.link(use.link).capacity.count);
     // A sum, since the order of links does not matter; multiplied by odd numbers (Knuth) so that sums tell apart.
@@ -460,26 +270,26 @@ void TrafficCompiler::merge_like_hops() {
   merged.reserve(signatures.size());
   for (const std::uint64_t signature : signatures)
     merged.push_back(known.try_emplace(signature, static_cast<std::uint32_t>(known.size())).first->second);
-  for (LinkUse& use : uses_) use.hop = merged[use.hop];
+  for (LinkUse& use : uses) use.hop = merged[use.hop];
 }
 
 sim::TrafficId TrafficCompiler::emit_shared(sim::CommunicatorId id, TrafficPattern pattern) {
   const sim::Communicator& communicator = table_[id];
-  collect(communicator, pattern);
+  std::vector<LinkUse>& uses = connections_.collect(communicator, pattern);
   if (pattern == TrafficPattern::ring && placement().domains.size() > 2)
-    merge_like_hops();
+    merge_like_hops(uses);
   else
-    for (LinkUse& use : uses_) use.hop = 0;
-  std::ranges::sort(uses_, {}, [](const LinkUse& use) { return std::pair{use.hop, use.link}; });
+    for (LinkUse& use : uses) use.hop = 0;
+  std::ranges::sort(uses, {}, [](const LinkUse& use) { return std::pair{use.hop, use.link}; });
 
   // Links of its own: the flow that loads them most must not exceed them.
   std::int64_t limit = std::numeric_limits<std::int64_t>::max();
   std::vector<std::pair<std::uint32_t, sim::Crossing>> shared;  // hop by hop
-  for (std::size_t i = 0; i < uses_.size();) {
-    const topology::LinkId link = uses_[i].link;
-    const std::uint32_t hop = uses_[i].hop;
+  for (std::size_t i = 0; i < uses.size();) {
+    const topology::LinkId link = uses[i].link;
+    const std::uint32_t hop = uses[i].hop;
     std::uint64_t weight = 0;
-    for (; i < uses_.size() && uses_[i].link == link && uses_[i].hop == hop; ++i) weight += scaled_weight(uses_[i]);
+    for (; i < uses.size() && uses[i].link == link && uses[i].hop == hop; ++i) weight += scaled_weight(uses[i]);
     const auto scale = scales_.find(link);
     const std::uint32_t scale_here = scale == scales_.end() ? 1 : scale->second;
     if (user_[sim::index_of(link)] != several) {
