@@ -208,10 +208,16 @@ std::string links_text(const Result& result) {
 }  // namespace
 
 std::string links_to_csv(std::span<const LinkRow> rows) {
-  std::string text = "kind,link,bytes,capacity_bytes_per_s,utilization\n";
-  for (const LinkRow& row : rows)
+  std::string text = "kind,link,bytes,capacity_bytes_per_s,utilization";
+  for (std::size_t p = 0; p < sim::purposes; ++p)
+    text += "," + std::string(sim::to_string(static_cast<sim::Purpose>(p))) + "_bytes";
+  text += "\n";
+  for (const LinkRow& row : rows) {
     text += std::string(topology::to_string(row.kind)) + "," + row.name + "," + std::to_string(row.bytes.count) + "," +
-            std::to_string(row.capacity.count) + "," + fixed(row.utilization, 6) + "\n";
+            std::to_string(row.capacity.count) + "," + fixed(row.utilization, 6);
+    for (const sim::Bytes bytes : row.uses) text += "," + std::to_string(bytes.count);
+    text += "\n";
+  }
   return text;
 }
 

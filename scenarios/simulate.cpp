@@ -308,6 +308,7 @@ Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
 
 std::vector<LinkRow> link_rows(const Scenario& scenario, const Simulation& simulation) {
   const topology::Cluster cluster = make_cluster(scenario);
+  const std::vector<strategies::LinkUses> uses = strategies::link_uses(simulation.plan, cluster);
   std::vector<LinkRow> rows;
   for (std::size_t i = 0; i < simulation.plan.link_bytes.size(); ++i) {
     const sim::Bytes bytes = simulation.plan.link_bytes[i];
@@ -318,7 +319,8 @@ std::vector<LinkRow> link_rows(const Scenario& scenario, const Simulation& simul
                     .name = cluster.name_of(id),
                     .bytes = bytes,
                     .capacity = link.capacity,
-                    .utilization = utilization(bytes, link.capacity, simulation.result.step_time_s)});
+                    .utilization = utilization(bytes, link.capacity, simulation.result.step_time_s),
+                    .uses = uses[i]});
   }
   return rows;
 }

@@ -12,6 +12,7 @@
 
 #include "scenarios/scenario.hpp"
 #include "sim/executor.hpp"
+#include "strategies/link_uses.hpp"
 #include "strategies/strategy.hpp"
 
 namespace trainyard::scenarios {
@@ -134,14 +135,14 @@ struct SimulateOptions {
   std::uint64_t tie_seed = 0;  // sim::RunOptions::tie_seed
 };
 
-// One row per link that carried anything, with its place in the cluster: kind, name, bytes in a step, capacity and
-// utilisation.
+// A link that carried anything in a step, and for whom.
 struct LinkRow {
   topology::LinkKind kind{};
   std::string name;
   sim::Bytes bytes{};
   sim::BytesPerSecond capacity{};
   double utilization = 0;
+  strategies::LinkUses uses{};  // of the bytes, by sim::Purpose
 };
 
 // Allocations of the fullest rank over the step, in bytes by sim::MemoryPurpose: one row for each change.

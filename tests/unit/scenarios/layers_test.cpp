@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <utility>
@@ -18,10 +21,9 @@ Simulation in_detail(const Scenario& scenario) {
   return simulate(scenario, {.ideal = false, .ranks = {}, .per_operation = true});
 }
 
-Simulation of_the_library(const std::string& name, const std::vector<std::string>& settings = {}) {
+Scenario library(const std::string& name) {
   static const Catalog catalog;
-  return in_detail(load_scenario(std::string{TRAINYARD_SOURCE_DIR "/scenarios/library/"} + name + ".yaml", catalog,
-                                 {.overrides = settings}));
+  return load_scenario(std::string{TRAINYARD_SOURCE_DIR "/scenarios/library/"} + name + ".yaml", catalog);
 }
 
 Simulation of_a_small_model(const std::vector<std::string>& settings) {
@@ -84,7 +86,7 @@ TEST(Layers, AddUpToTheStepItsBreakdownAndItsCommunication) {
                            "gpt-10b-gemini-8-a100-40gb", "llama2-7b-qlora-rtx-4090", "resnet50-tensorflow-16-v100",
                            "qwen3-30b-a3b-fsdp-64-h100", "llama2-70b-maxtext-256-v5p", "bloom-176b-384-a100"}) {
     SCOPED_TRACE(name);
-    expect_to_add_up(of_the_library(name));
+    expect_to_add_up(in_detail(library(name)));
   }
 }
 
@@ -141,6 +143,57 @@ TEST(Layers, AsATableHaveOneRowEachAndTheirUnitsInTheHead) {
   for (const CsvRow& row : table) keys.emplace_back(row.cells.begin(), row.cells.begin() + 4);
   std::ranges::sort(keys);
   EXPECT_EQ(std::ranges::adjacent_find(keys), keys.end());
+}
+
+TEST(Links, CarryForEveryPurposeWhatTheyCarryInAll) {
+  for (const char* name : {"llama3-8b-fsdp-128-h100", "gpt-14.6b-zb-h2-16-a100", "qwen3-30b-a3b-fsdp-64-h100",
+                           "llama2-70b-maxtext-256-v5p", "mpt-7b-fsdp-8-a100", "bloom-176b-384-a100"}) {
+    SCOPED_TRACE(name);
+    const Scenario scenario = library(name);
+    const Simulation simulation = in_detail(scenario);
+    std::array<std::int64_t, sim::purposes> by_purpose{};
+    for (const LinkRow& row : link_rows(scenario, simulation)) {
+      std::int64_t sum = 0;
+      for (std::size_t p = 0; p < sim::purposes; ++p) {
+        EXPECT_GE(row.uses.at(p).count, 0) << row.name;
+        sum += row.uses.at(p).count;
+        by_purpose.at(p) += row.uses.at(p).count;
+      }
+      EXPECT_EQ(sum, row.bytes.count) << row.name;
+    }
+    // Only those whose ranks communicate use links.
+    for (std::size_t p = 0; p < sim::purposes; ++p) {
+      const bool used = std::ranges::any_of(simulation.result.communication, [&](const CommunicationSummary& summary) {
+        return static_cast<std::size_t>(summary.purpose) == p;
+      });
+      EXPECT_TRUE(used || by_purpose.at(p) == 0);
+    }
+  }
+}
+
+TEST(Links, OfTensorParallelRanksCarryNothingElse) {
+  const Scenario scenario = tests::scenario_of(R"(name: Links
+cluster: {node: dgx-h100, nodes: 2}
+model: {base: llama3-8b, layers: 4}
+training: {global_batch: 16, sequence: 1024, precision: bf16}
+strategy: {framework: megatron-lm, tensor: 8}
+)",
+                                               {});
+  const auto tensor = static_cast<std::size_t>(sim::Purpose::tensor);
+  const auto data = static_cast<std::size_t>(sim::Purpose::data);
+  std::int64_t nvlinks = 0;
+  std::int64_t nics = 0;
+  for (const LinkRow& row : link_rows(scenario, in_detail(scenario))) {
+    if (row.kind == topology::LinkKind::nvlink) {
+      ++nvlinks;
+      EXPECT_EQ(row.uses.at(tensor), row.bytes) << row.name;
+    } else if (row.kind == topology::LinkKind::nic) {
+      ++nics;
+      EXPECT_EQ(row.uses.at(data), row.bytes) << row.name;
+    }
+  }
+  EXPECT_GT(nvlinks, 0);
+  EXPECT_GT(nics, 0);
 }
 
 }  // namespace
