@@ -13,6 +13,7 @@
 #include "scenarios/internal/entries.hpp"
 #include "scenarios/internal/reader.hpp"
 #include "scenarios/internal/training_entries.hpp"
+#include "scenarios/internal/value_text.hpp"
 #include "workloads/architecture.hpp"
 
 namespace trainyard::scenarios {
@@ -211,6 +212,10 @@ Scenario read_scenario(const Value& root, const Catalog& catalog) {
 
 Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options) {
   return read_scenario(read_document(path, options.overrides), catalog);
+}
+
+std::string scenario_text(const std::filesystem::path& path, const LoadOptions& options) {
+  return yaml_of(read_document(path, options.overrides));
 }
 
 Scenario read_cluster(const Value& root, const Catalog& catalog) {

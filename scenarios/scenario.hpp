@@ -51,6 +51,9 @@ struct LoadOptions {
 Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options = {});
 Scenario read_scenario(const Value& root, const Catalog& catalog);
 
+// What the file says with the overrides in it, as YAML.
+std::string scenario_text(const std::filesystem::path& path, const LoadOptions& options = {});
+
 // Of a scenario only its `cluster`, and its name: nothing is trained. Other keys may be there, and are not looked at.
 Scenario load_cluster(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options = {});
 Scenario read_cluster(const Value& root, const Catalog& catalog);

@@ -154,6 +154,9 @@ void fill_rates(Result& result, const Scenario& scenario, double peak, double ex
   result.hfu = executed / peak;
 }
 
+// However many programs there are.
+constexpr std::size_t most_recorded = 240;
+
 std::vector<sim::RankId> chosen_ranks(const sim::Plan& plan, const SimulateOptions& options) {
   std::vector<sim::RankId> ranks;
   if (options.ranks) {
@@ -162,7 +165,7 @@ std::vector<sim::RankId> chosen_ranks(const sim::Plan& plan, const SimulateOptio
     return ranks;
   }
   std::vector<bool> seen(plan.programs.size(), false);
-  for (std::size_t r = 0; r < plan.program_of.size(); ++r) {
+  for (std::size_t r = 0; r < plan.program_of.size() && ranks.size() < most_recorded; ++r) {
     const std::size_t program = sim::index_of(plan.program_of[plan.program_of.id(r)]);
     if (seen[program]) continue;
     seen[program] = true;

@@ -26,12 +26,12 @@ const trainyard = (() => {
   const of_bytes = units("0 B", ["PiB", 2 ** 50], ["TiB", 2 ** 40], ["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 1024], ["B", 1]);
   const of_rates = units("0 B/s", ["TB/s", 1e12], ["GB/s", 1e9], ["MB/s", 1e6], ["kB/s", 1e3], ["B/s", 1]);
   const of_flops = units("0", ["EFLOP", 1e18], ["PFLOP", 1e15], ["TFLOP", 1e12], ["GFLOP", 1e9], ["MFLOP", 1e6], ["FLOP", 1]);
-  const of_counts = units("0", ["T", 1e12], ["B", 1e9], ["M", 1e6], ["K", 1e4], ["", 1]);
+  const of_counts = units("0", ["T", 1e12], ["B", 1e9], ["M", 1e6], ["K", 1e3], ["", 1]);
 
   const format = {
     text: (value) => String(value),
     number: (value) => (Number.isInteger(value) ? value.toLocaleString("en-US") : digits(value, 4)),
-    count: (value) => (Math.abs(value) < 1e4 ? digits(value, 4) : scaled(value, of_counts)),
+    count: (value) => (Math.abs(value) < 1e4 ? Number(digits(value, 4)).toLocaleString("en-US") : scaled(value, of_counts)),
     seconds: (value) => (Math.abs(value) >= 60 && Math.abs(value) < 600 ? digits(value, 4) + " s" : scaled(value, of_seconds)),
     bytes: (value) => scaled(value, of_bytes),
     rate: (value) => scaled(value, of_rates),
@@ -106,14 +106,16 @@ const trainyard = (() => {
 
   // ---- Tables
 
-  // columns: [{key, title, kind, sum}], kind as in `format`; `sum` adds up the rows that the filter leaves. rows: objects.
+  // columns: [{key, title, kind, sum, sparse}], kind as in `format`; `sum` adds up the rows that the filter leaves, and of
+  // a `sparse` one zeros are not shown. rows: objects.
   // options: {name, sort: key, descending, most} of which `most` rows are drawn until more are asked for.
   function table(parent, columns, rows, options = {}) {
     const state = {key: options.sort ?? null, descending: options.descending ?? false, words: [], most: options.most ?? 50};
     const column_of = (key) => columns.find((column) => column.key === key);
     const is_text = (column) => (column.kind ?? "text") === "text";
     const class_of = (column) => (is_text(column) ? "text" : "number");
-    const cell = (row, column) => shown(row[column.key], column.kind ?? "text");
+    const cell = (row, column) => (column.sparse && row[column.key] === 0 ? "" : shown(row[column.key], column.kind ?? "text"));
+    const longest_line = 48;
 
     const count = element("span", {class: "note", "aria-live": "polite"});
     const search = element("input", {
@@ -170,7 +172,10 @@ const trainyard = (() => {
         else heads[i].removeAttribute("aria-sort");
       });
       body.replaceChildren(...found.slice(0, state.most).map((row) =>
-        element("tr", {}, ...columns.map((column) => element("td", {class: class_of(column)}, cell(row, column))))));
+        element("tr", {}, ...columns.map((column) => {
+          const text = cell(row, column);
+          return element("td", {class: class_of(column) + (text.length > longest_line ? " long" : "")}, text);
+        }))));
       const sums = columns.some((column) => column.sum) && found.length > 1;
       foot.replaceChildren(...(sums ? [element("tr", {}, ...columns.map((column, i) =>
         element("td", {class: class_of(column)},
@@ -192,8 +197,7 @@ const trainyard = (() => {
     }
 
     const few = rows.length <= 12;
-    search.hidden = few;
-    count.hidden = few;
+    for (const control of [search, count, download]) control.hidden = few;
     parent.append(made);
     fill();
     return made;

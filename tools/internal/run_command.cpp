@@ -16,6 +16,7 @@
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/layers.hpp"
+#include "scenarios/run_report.hpp"
 #include "scenarios/scenario.hpp"
 #include "scenarios/simulate.hpp"
 #include "scenarios/trace.hpp"
@@ -32,6 +33,7 @@ struct RunArguments {
   std::string links;
   std::string memory;
   std::string layers;
+  std::string report;
   std::vector<std::string> overrides;
   bool require_fit = false;
   bool no_fold = false;
@@ -73,18 +75,36 @@ void check_trace_arguments(const RunArguments& arguments, std::span<const std::i
 }
 
 void require_different_outputs(const RunArguments& arguments) {
-  const std::array<std::pair<const char*, const std::string*>, 5> outputs{{{"--json", &arguments.json},
+  const std::array<std::pair<const char*, const std::string*>, 6> outputs{{{"--json", &arguments.json},
                                                                            {"--trace", &arguments.trace},
                                                                            {"--links", &arguments.links},
                                                                            {"--memory", &arguments.memory},
-                                                                           {"--layers", &arguments.layers}}};
+                                                                           {"--layers", &arguments.layers},
+                                                                           {"--report", &arguments.report}}};
   for (std::size_t i = 0; i < outputs.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       require_different(outputs.at(i).first, *outputs.at(i).second, outputs.at(j).first, *outputs.at(j).second);
 }
 
-bool prints_a_table(const RunArguments& arguments) {
-  return arguments.json == "-" || arguments.links == "-" || arguments.memory == "-" || arguments.layers == "-";
+// The trace as the page has to name it, wherever both are moved together.
+std::string trace_beside(const std::string& report, const std::string& trace) {
+  if (trace.empty() || report == "-") return trace;
+  const std::filesystem::path folder = std::filesystem::absolute(report).parent_path();
+  return std::filesystem::absolute(trace).lexically_relative(folder).generic_string();
+}
+
+void write_report(const RunArguments& arguments, const scenarios::Scenario& scenario,
+                  const scenarios::Simulation& simulation) {
+  const scenarios::RunReport report{
+      .scenario_text = scenarios::scenario_text(arguments.scenario, {.overrides = arguments.overrides}),
+      .overrides = arguments.overrides,
+      .trace = trace_beside(arguments.report, arguments.trace)};
+  write_or_print(arguments.report, scenarios::run_report(scenario, simulation, report));
+}
+
+bool prints_an_output(const RunArguments& arguments) {
+  return arguments.json == "-" || arguments.links == "-" || arguments.memory == "-" || arguments.layers == "-" ||
+         arguments.report == "-";
 }
 
 int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
@@ -94,13 +114,15 @@ int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
   const scenarios::Scenario scenario =
       scenarios::load_scenario(arguments.scenario, catalog, {.overrides = arguments.overrides});
   check_trace_arguments(arguments, ranks, scenario);
+  const bool reports = !arguments.report.empty();
   std::optional<scenarios::Trace> trace;
   if (!arguments.trace.empty()) trace.emplace(arguments.trace);
-  scenarios::SimulateOptions options{.sink = trace ? &*trace : nullptr,
+  scenarios::SimulateOptions options{.record = reports,
+                                     .sink = trace ? &*trace : nullptr,
                                      .fold = !arguments.no_fold,
                                      .ranks = {},
-                                     .memory_timeline = !arguments.memory.empty(),
-                                     .per_operation = !arguments.layers.empty(),
+                                     .memory_timeline = reports || !arguments.memory.empty(),
+                                     .per_operation = reports || !arguments.layers.empty(),
                                      .advise = true};
   if (!ranks.empty()) options.ranks = ranks;
   const scenarios::Simulation simulation = scenarios::simulate(scenario, options);
@@ -113,8 +135,9 @@ int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
     write_or_print(arguments.memory, scenarios::memory_to_csv(scenarios::memory_rows(simulation)));
   if (!arguments.layers.empty())
     write_or_print(arguments.layers, scenarios::layers_to_csv(scenarios::layer_rows(simulation)));
+  if (reports) write_report(arguments, scenario, simulation);
   if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(simulation.result));
-  if (!prints_a_table(arguments)) print(scenarios::to_summary(scenario, simulation.result));
+  if (!prints_an_output(arguments)) print(scenarios::to_summary(scenario, simulation.result));
   if (arguments.require_fit && !simulation.result.memory.fits) {
     std::fprintf(stderr, "trainyard: the scenario does not fit in memory\n");
     return does_not_fit;
@@ -138,6 +161,8 @@ class RunCommand : public Command {
              "write what the fullest rank has allocated over the step; - is stdout", "FILE.csv");
     add_file(command, "--layers", arguments_.layers,
              "write where the step goes by layer and operator, per device; - is stdout", "FILE.csv");
+    add_file(command, "--report", arguments_.report, "write a page with everything about the step; - is stdout",
+             "FILE.html");
     add_overrides(command, arguments_.overrides);
     command.add_flag("--no-fold", arguments_.no_fold, "simulate every rank on its own, instead of one of each kind");
     command.add_flag("--require-fit", arguments_.require_fit, "exit with 3 when memory does not fit");

@@ -32,6 +32,8 @@ TEST(CommandLine, RanksAreNumbersBetweenCommas) {
 
 TEST(CommandLine, OutputsGoToDifferentFiles) {
   expect_refused("run a.yaml --json x.json --trace ./x.json", "--trace: expected another file than that of --json");
+  expect_refused("run a.yaml --layers x.csv --report x.csv", "--report: expected another file than that of --layers");
+  expect_refused("run a.yaml --layers - --links -", "--layers: expected another file than that of --links");
   expect_refused("validate --csv - --json -", "--csv: expected another file than that of --json");
 }
 
