@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "scenarios/internal/embedded.hpp"
 #include "sim/ensure.hpp"
@@ -47,17 +49,13 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
-// JSON has '<' only inside of strings. Without it, nothing there can end the element that the data is in.
-std::string without_tags(std::string_view json) {
-  std::string result;
-  result.reserve(json.size());
-  for (const char letter : json) {
-    if (letter == '<')
-      result += "\\u003c";
-    else
-      result += letter;
-  }
-  return result;
+// Of a kind, in the order that they run.
+std::vector<std::string_view> scripts_of(const std::string& kind) {
+  std::vector<std::string_view> scripts;
+  for (const EmbeddedFile& file : embedded_files())  // ordered by path
+    if (file.path.starts_with("pages/" + kind + "-") && file.path.ends_with(".js")) scripts.push_back(file.text);
+  scripts.push_back(required_asset(kind + ".js"));
+  return scripts;
 }
 
 // Nothing may be fetched from anywhere, so that a page tells nobody that it was opened.
@@ -67,7 +65,7 @@ constexpr std::string_view policy =
 
 }  // namespace
 
-std::string to_html(const Page& page) {
+PageFrame page_frame(const Page& page) {
   std::string html =
       "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
       "<meta http-equiv=\"Content-Security-Policy\" content=\"";
@@ -79,11 +77,6 @@ std::string to_html(const Page& page) {
     html += text;
     html += "</style>\n";
   };
-  const auto script = [&](std::string_view text) {
-    html += "<script>\n";
-    html += text;
-    html += "</script>\n";
-  };
   style(required_asset("common.css"));
   if (const auto own = asset(page.kind + ".css")) style(*own);
   html += "</head>\n<body>\n<header><h1>" + escaped(page.title) +
@@ -92,16 +85,39 @@ std::string to_html(const Page& page) {
           "</noscript></main>\n<footer>Trainyard " TRAINYARD_VERSION ", from " +
           escaped(page.made_from) +
           ". Everything shown is in this file.</footer>\n"
-          "<script id=\"data\" type=\"application/json\">" +
-          without_tags(page.data) + "</script>\n";
-  html += "<!--\n";
-  html += required_asset("chart-licence.txt");
-  html += "-->\n";
+          "<script id=\"data\" type=\"application/json\">";
+
+  std::string after = "</script>\n<!--\n";
+  after += required_asset("chart-licence.txt");
+  after += "-->\n";
+  const auto script = [&](std::string_view text) {
+    after += "<script>\n";
+    after += text;
+    after += "</script>\n";
+  };
   script(required_asset("chart.js"));
   script(required_asset("common.js"));
-  script(required_asset(page.kind + ".js"));
-  html += "</body>\n</html>\n";
-  return html;
+  for (const std::string_view text : scripts_of(page.kind)) script(text);
+  after += "</body>\n</html>\n";
+  return {.before_data = std::move(html), .after_data = std::move(after)};
+}
+
+// JSON has '<' only inside of strings. Without it, nothing there can end the element that the data is in.
+std::string page_data(std::string_view json) {
+  std::string result;
+  result.reserve(json.size());
+  for (const char letter : json) {
+    if (letter == '<')
+      result += "\\u003c";
+    else
+      result += letter;
+  }
+  return result;
+}
+
+std::string to_html(const Page& page) {
+  const PageFrame frame = page_frame(page);
+  return frame.before_data + page_data(page.data) + frame.after_data;
 }
 
 }  // namespace trainyard::scenarios

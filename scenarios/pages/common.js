@@ -8,9 +8,14 @@ const trainyard = (() => {
 
   // ---- Figures with units
 
+  // Made once: a table of thousands of rows makes as many figures.
+  const whole = new Intl.NumberFormat("en-US", {maximumFractionDigits: 0});
+  const grouped = new Intl.NumberFormat("en-US", {maximumSignificantDigits: 4});
+  const alphabet = new Intl.Collator("en", {numeric: true});
+
   function digits(value, count = 3) {
     const number = Number(value.toPrecision(count));
-    return Math.abs(number) >= 1e4 ? number.toLocaleString("en-US", {maximumFractionDigits: 0}) : String(number);
+    return Math.abs(number) >= 1e4 ? whole.format(number) : String(number);
   }
 
   // `units` from the largest to the smallest, each with what it is worth.
@@ -30,8 +35,8 @@ const trainyard = (() => {
 
   const format = {
     text: (value) => String(value),
-    number: (value) => (Number.isInteger(value) ? value.toLocaleString("en-US") : digits(value, 4)),
-    count: (value) => (Math.abs(value) < 1e4 ? Number(digits(value, 4)).toLocaleString("en-US") : scaled(value, of_counts)),
+    number: (value) => (Number.isInteger(value) ? whole.format(value) : digits(value, 4)),
+    count: (value) => (Math.abs(value) < 1e4 ? grouped.format(value) : scaled(value, of_counts)),
     seconds: (value) => (Math.abs(value) >= 60 && Math.abs(value) < 600 ? digits(value, 4) + " s" : scaled(value, of_seconds)),
     bytes: (value) => scaled(value, of_bytes),
     rate: (value) => scaled(value, of_rates),
@@ -108,14 +113,17 @@ const trainyard = (() => {
 
   // columns: [{key, title, kind, sum, sparse}], kind as in `format`; `sum` adds up the rows that the filter leaves, and of
   // a `sparse` one zeros are not shown. rows: objects.
-  // options: {name, sort: key, descending, most} of which `most` rows are drawn until more are asked for.
+  // options: {name, sort: key, descending, most} of which `most` rows are drawn until more are asked for; `column_filters`
+  // gives every column a filter of its own; `on_row(row)` makes rows buttons, which do what `row_label` says, and
+  // `chosen(row)` is the one that is marked.
   function table(parent, columns, rows, options = {}) {
-    const state = {key: options.sort ?? null, descending: options.descending ?? false, words: [], most: options.most ?? 50};
+    const state = {key: options.sort ?? null, descending: options.descending ?? false, words: [], most: options.most ?? 50, tests: new Map()};
     const column_of = (key) => columns.find((column) => column.key === key);
     const is_text = (column) => (column.kind ?? "text") === "text";
     const class_of = (column) => (is_text(column) ? "text" : "number");
     const cell = (row, column) => (column.sparse && row[column.key] === 0 ? "" : shown(row[column.key], column.kind ?? "text"));
     const longest_line = 48;
+    const most_at_once = 1000;  // more take seconds to lay out, at every change
 
     const count = element("span", {class: "note", "aria-live": "polite"});
     const search = element("input", {
@@ -131,16 +139,28 @@ const trainyard = (() => {
       state.most = Infinity;
       fill();
     }});
+    const more = element("button", {type: "button", click: () => {
+      state.most += 200;
+      fill();
+    }}, "show 200 more");
     const download = element("button", {type: "button", click: () => save((options.name ?? "table") + ".csv", to_csv(), "text/csv")}, "save as CSV");
     const heads = columns.map((column) =>
       element("th", {class: class_of(column), scope: "col"},
         element("button", {type: "button", click: () => sort_by(column)}, column.title)));
+    const filters = columns.map((column) => {
+      const input = element("input", {type: "search", "aria-label": "filter " + column.title, placeholder: is_text(column) ? "word" : "< 10", input: () => {
+        state.tests.set(column, test_of(column, input.value));
+        fill();
+      }});
+      return element("th", {class: class_of(column)}, input);
+    });
+    const filter_row = options.column_filters ? element("tr", {class: "filters"}, ...filters) : null;
     const body = element("tbody");
     const foot = element("tfoot");
     const made = element("div", {class: "table-frame"},
-      element("div", {class: "controls"}, search, count, all, download),
+      element("div", {class: "controls"}, search, count, more, all, download),
       element("div", {class: "table", tabindex: 0, role: "region", "aria-label": options.name ?? "table"},
-        element("table", {}, element("thead", {}, element("tr", {}, ...heads)), body, foot)));
+        element("table", {}, element("thead", {}, element("tr", {}, ...heads), filter_row), body, foot)));
 
     function sort_by(column) {
       state.descending = state.key === column.key ? !state.descending : !is_text(column);
@@ -152,16 +172,51 @@ const trainyard = (() => {
       const a = one[state.key];
       const b = other[state.key];
       if (!present(a) || !present(b)) return present(a) ? -1 : present(b) ? 1 : 0;  // what is missing comes last
-      const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", {numeric: true});
+      const order = typeof a === "number" && typeof b === "number" ? a - b : alphabet.compare(a, b);
       return state.descending ? -order : order;
     }
 
+    // Of a column: "< 10", ">= 5", "3 .. 7" and "8" compare numbers in the unit in which the column shows them; anything
+    // else is looked for in what the cell shows.
+    function test_of(column, text) {
+      const wanted = text.trim().toLowerCase();
+      if (wanted === "") return () => true;
+      const number = "(-?[0-9.]+(?:e[-+]?[0-9]+)?)";
+      const range = wanted.match(new RegExp(`^${number} *\\.\\. *${number}$`));
+      const bound = wanted.match(new RegExp(`^(<=|>=|<|>|=)? *${number}$`));
+      const scale = column.kind === "percent" ? 100 : 1;
+      const compare_with = (value) => (row) => typeof row[column.key] === "number" && value(row[column.key] * scale);
+      if (!is_text(column) && range) return compare_with((value) => value >= Number(range[1]) && value <= Number(range[2]));
+      if (!is_text(column) && bound) {
+        const limit = Number(bound[2]);
+        const tests = {"<": (a) => a < limit, "<=": (a) => a <= limit, ">": (a) => a > limit, ">=": (a) => a >= limit};
+        return compare_with(tests[bound[1]] ?? ((a) => a === limit));
+      }
+      return (row) => cell(row, column).toLowerCase().includes(wanted);
+    }
+
+    const texts = new Map();  // of rows, for the filter
+    function text_of(row) {
+      if (!texts.has(row)) texts.set(row, columns.map((column) => cell(row, column)).join(" ").toLowerCase());
+      return texts.get(row);
+    }
     function matching() {
-      if (state.words.length === 0) return rows.slice();
-      return rows.filter((row) => {
-        const text = columns.map((column) => cell(row, column)).join(" ").toLowerCase();
-        return state.words.every((word) => text.includes(word));
-      });
+      const tests = [...state.tests.values()];
+      return rows.filter((row) => state.words.every((word) => text_of(row).includes(word)) && tests.every((test) => test(row)));
+    }
+
+    function row_of(row) {
+      const act = options.on_row && (() => options.on_row(row));
+      const press = (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        act();
+      };
+      const properties = act ? {class: options.chosen?.(row) ? "opens chosen" : "opens", tabindex: 0, title: options.row_label, click: act, keydown: press} : {};
+      return element("tr", properties, ...columns.map((column) => {
+        const text = cell(row, column);
+        return element("td", {class: class_of(column) + (text.length > longest_line ? " long" : "")}, text);
+      }));
     }
 
     function fill() {
@@ -171,17 +226,14 @@ const trainyard = (() => {
         if (column.key === state.key) heads[i].setAttribute("aria-sort", state.descending ? "descending" : "ascending");
         else heads[i].removeAttribute("aria-sort");
       });
-      body.replaceChildren(...found.slice(0, state.most).map((row) =>
-        element("tr", {}, ...columns.map((column) => {
-          const text = cell(row, column);
-          return element("td", {class: class_of(column) + (text.length > longest_line ? " long" : "")}, text);
-        }))));
+      body.replaceChildren(...found.slice(0, state.most).map(row_of));
       const sums = columns.some((column) => column.sum) && found.length > 1;
       foot.replaceChildren(...(sums ? [element("tr", {}, ...columns.map((column, i) =>
         element("td", {class: class_of(column)},
           column.sum ? shown(found.reduce((sum, row) => sum + (row[column.key] ?? 0), 0), column.kind) : i === 0 ? "sum" : "")))] : []));
       count.textContent = found.length === rows.length ? `${rows.length} rows` : `${found.length} of ${rows.length} rows`;
-      all.hidden = found.length <= state.most;
+      all.hidden = found.length <= state.most || found.length > most_at_once;
+      more.hidden = found.length <= state.most + 200;
       all.textContent = `show all ${found.length}, not only ${Math.min(state.most, found.length)}`;
     }
 
@@ -199,6 +251,7 @@ const trainyard = (() => {
     const few = rows.length <= 12;
     for (const control of [search, count, download]) control.hidden = few;
     parent.append(made);
+    made.addEventListener("refresh", fill);  // when another row is chosen
     fill();
     return made;
   }
@@ -290,5 +343,5 @@ const trainyard = (() => {
     callbacks: {label: (item) => ` ${item.dataset.label}: ${shown(item.parsed[of], kind)}`},
   });
 
-  return {data, page, format, shown, element, section, figures, choice, save, table, chart, axis, tooltip, color, breakdown, css};
+  return {data, page, format, shown, alphabet, element, section, figures, choice, save, table, chart, axis, tooltip, color, breakdown, css};
 })();
