@@ -33,11 +33,6 @@ ScalingSample sample_of(std::size_t position, const Json& result) {
   return sample;
 }
 
-std::optional<StoredPoint> stored(const SweepResults& results, const SweepPoint& point) {
-  if (std::ranges::binary_search(results.state.to_do, point.position)) return std::nullopt;
-  return results.store->find(results.sweep->name(), to_json(point.parameters));
-}
-
 const ScalingSample& sample_at(const SweepResults& results, std::size_t position) {
   return *std::ranges::lower_bound(results.samples, position, {}, &ScalingSample::position);
 }
@@ -50,7 +45,7 @@ Json causes_json(const LossByCause& by_cause) {
 
 Json point_json(const SweepResults& results, const SweepPoint& point) {
   Json json{{"parameters", Json::parse(to_json(point.parameters))}, {"series", point.series}};
-  const std::optional<StoredPoint> row = stored(results, point);
+  const std::optional<StoredPoint> row = stored_point(results, point);
   json["status"] = !row ? "missing" : row->ok() ? "ok" : "failed";
   if (!row) return json;
   json["hash"] = row->hash;
@@ -98,13 +93,18 @@ const std::filesystem::path& or_stdout(const std::filesystem::path& file) {
 
 }  // namespace
 
+std::optional<StoredPoint> stored_point(const SweepResults& results, const SweepPoint& point) {
+  if (std::ranges::binary_search(results.state.to_do, point.position)) return std::nullopt;
+  return results.store->find(results.sweep->name(), to_json(point.parameters));
+}
+
 SweepResults results_of(const Sweep& sweep, const ResultsStore& store, SweepState state) {
   SweepResults results;
   results.state = std::move(state);
   results.sweep = &sweep;
   results.store = &store;
   for (const SweepPoint& point : sweep.points()) {
-    const std::optional<StoredPoint> row = stored(results, point);
+    const std::optional<StoredPoint> row = stored_point(results, point);
     if (!row) continue;
     if (!row->ok())
       ++results.failures[row->diagnostics];
@@ -160,7 +160,7 @@ void write_csv(const SweepResults& results, const std::filesystem::path& file) {
       }
       line += ",";
     }
-    const std::optional<StoredPoint> row = stored(results, point);
+    const std::optional<StoredPoint> row = stored_point(results, point);
     line += csv_cell(point.series) + "," + (!row ? "missing" : row->ok() ? "ok" : "failed");
     const Json result = row && row->ok() ? Json::parse(row->result_json) : Json::object();
     for (const ResultField* field : fields) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,8 @@ struct SweepResults {
 
 // `state` as it is now: what is outdated counts as missing. Sweep and store must outlive the results.
 SweepResults results_of(const Sweep& sweep, const ResultsStore& store, SweepState state);
+// What the store has of a point; nothing where that is missing or outdated.
+std::optional<StoredPoint> stored_point(const SweepResults& results, const SweepPoint& point);
 // As the store keeps it.
 std::vector<StoredScaling> stored_scaling(const SweepResults& results);
 

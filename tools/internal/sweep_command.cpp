@@ -16,6 +16,7 @@
 #include "scenarios/results_store.hpp"
 #include "scenarios/run_sweep.hpp"
 #include "scenarios/sweep.hpp"
+#include "scenarios/sweep_report.hpp"
 #include "scenarios/sweep_results.hpp"
 #include "tools/internal/commands.hpp"
 #include "tools/internal/sweep_on_slurm.hpp"
@@ -29,6 +30,7 @@ struct SweepArguments {
   int jobs = 0;
   std::string json;
   std::string csv;
+  std::string report;
   bool status = false;
   std::vector<std::string> overrides;
   SlurmArguments slurm;
@@ -93,16 +95,29 @@ std::filesystem::path store_of(const SweepArguments& arguments) {
   return std::filesystem::path{arguments.sweep}.replace_extension(".db");
 }
 
+bool prints_an_output(const SweepArguments& arguments) {
+  return arguments.json == "-" || arguments.csv == "-" || arguments.report == "-";
+}
+
 void write_results(const SweepArguments& arguments, const scenarios::SweepResults& results) {
   if (!arguments.csv.empty()) scenarios::write_csv(results, arguments.csv);
   if (!arguments.json.empty()) scenarios::write_json(results, arguments.json);
-  if (arguments.json != "-" && arguments.csv != "-") print(scenarios::to_text(results));
+  if (!arguments.report.empty()) scenarios::write_report(results, arguments.report);
+  if (!prints_an_output(arguments)) print(scenarios::to_text(results));
+}
+
+using Output = std::pair<std::string, std::string>;  // option and file
+std::vector<Output> outputs_of(const SweepArguments& arguments) {
+  return {{"--csv", arguments.csv}, {"--json", arguments.json}, {"--report", arguments.report}};
 }
 
 void check(const SweepArguments& arguments) {
-  require_different("--csv", arguments.csv, "--json", arguments.json);
-  for (const auto& [option, file] : {std::pair{"--csv", arguments.csv}, std::pair{"--json", arguments.json}}) {
+  const std::vector<Output> outputs = outputs_of(arguments);
+  for (auto output = outputs.begin(); output != outputs.end(); ++output) {
+    const auto& [option, file] = *output;
     require_different(option, file, "--store", store_of(arguments).string());
+    for (auto other = output + 1; other != outputs.end(); ++other)
+      require_different(option, file, other->first, other->second);
     if (arguments.slurm.submit && file == "-")
       wrong_argument(option, "expected the name of a file: what jobs of Slurm print goes to their logs");
   }
@@ -140,8 +155,8 @@ std::vector<std::string> arguments_again(const SweepArguments& arguments, const 
 
 std::vector<std::string> outputs_again(const SweepArguments& arguments) {
   std::vector<std::string> outputs;
-  for (const auto& [option, file] : {std::pair{"--csv=", arguments.csv}, std::pair{"--json=", arguments.json}})
-    if (!file.empty()) outputs.push_back(option + absolute(file));
+  for (const auto& [option, file] : outputs_of(arguments))
+    if (!file.empty()) outputs.push_back(option + "=" + absolute(file));
   return outputs;
 }
 
@@ -173,8 +188,7 @@ int simulate_and_write(const SweepArguments& arguments, const scenarios::Sweep& 
   const scenarios::SweepResults results = scenarios::results_of(sweep, store, state);
   store.put_scaling(sweep.name(), scenarios::stored_scaling(results));
   write_results(arguments, results);
-  if (arguments.json != "-" && arguments.csv != "-")
-    print("\n" + count_line(sweep, state, store) + rate_line(progress));
+  if (!prints_an_output(arguments)) print("\n" + count_line(sweep, state, store) + rate_line(progress));
   return done;
 }
 
@@ -224,6 +238,9 @@ class SweepCommand : public Command {
         ->type_name("N");
     add_file(command, "--csv", arguments_.csv, "write one row per point; - is stdout");
     add_file(command, "--json", arguments_.json, "write every point with its whole result; - is stdout");
+    add_file(command, "--report", arguments_.report,
+             "write a page that opens offline: curves, scaling, every point with its scenario; - is stdout",
+             "FILE.html");
     command.add_flag("--status", arguments_.status, "say how far the sweep is, and do nothing");
     add_overrides(command, arguments_.overrides);
     add_slurm_options(command, arguments_.slurm);

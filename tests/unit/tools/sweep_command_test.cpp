@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -158,6 +159,18 @@ TEST_F(SweepCommand, TheStoreLiesBesideTheSweepAndTheLastLineCounts) {
   EXPECT_EQ(std::count(ended.output.begin(), ended.output.end(), '\n'), 7) << "diagnostics end with their lines";
 }
 
+TEST_F(SweepCommand, AReportOnStdoutIsThatInAFileAndNothingElse) {
+  write_sweep(3);
+  const std::string command = "sweep '" + file("sweep.yaml") + "' --report ";
+  const Ended ended = program(command + "'" + file("report.html") + "'");
+  EXPECT_EQ(ended.status, 0) << ended.output;
+  EXPECT_NE(ended.output.find("3 points: 3 simulated"), std::string::npos) << ended.output;
+  std::ifstream in(file("report.html"), std::ios::binary);
+  const std::string page{std::istreambuf_iterator<char>{in}, {}};
+  EXPECT_EQ(page.find("<!DOCTYPE html>"), 0U);
+  EXPECT_EQ(program(command + "-").output, page);
+}
+
 TEST_F(SweepCommand, WrongInputIsRefusedBeforeAnythingIsWritten) {
   folder_.write("sweep.yaml", "base: none.yaml\nvary: {cluster.nodes: [1, 2]}\n");
   expect_refused("sweep '" + file("sweep.yaml") + "'",
@@ -165,6 +178,8 @@ TEST_F(SweepCommand, WrongInputIsRefusedBeforeAnythingIsWritten) {
   EXPECT_FALSE(std::filesystem::exists(file("sweep.db")));
   expect_refused("sweep '" + file("sweep.yaml") + "' --csv x --json x",
                  "--csv: expected another file than that of --json");
+  expect_refused("sweep '" + file("sweep.yaml") + "' --report x --csv x",
+                 "--csv: expected another file than that of --report");
   expect_refused("sweep none.yaml", "none.yaml: no such file");
   folder_.write("text.db", std::string(4096, 'x'));
   write_sweep(2);
