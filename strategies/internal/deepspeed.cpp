@@ -248,6 +248,10 @@ std::vector<sim::Key> Deepspeed::keys() {
       {"stage3_max_reuse_distance", &o.stage3_max_reuse_distance,
        "elements used until its next use within which a parameter stays gathered", false, 0, most_elements},
       {"sub_group_size", &o.sub_group_size, "stage 3: elements updated at once", false, 1, most_elements},
+      {"slice_lists", &o.slice_lists,
+       "stage 3 as in DeepSpeed before 0.4.4 (July 2021): every tensor is gathered, and its gradient reduced, by "
+       "itself as "
+       "a list of one slice for each rank, which the host cuts and copies one by one"},
       {"zero_quantized_weights", &o.zero_quantized_weights, "ZeRO++ qwZ: parameters are gathered in 8 bits"},
       {"zero_quantized_gradients", &o.zero_quantized_gradients,
        "ZeRO++ qgZ: gradients go in 4 bits, inside nodes, then between them"},
@@ -314,6 +318,7 @@ std::vector<std::string> Deepspeed::warnings(const Job& job) const {
                       o.stage3_max_live_parameters != usual.stage3_max_live_parameters ||
                       o.stage3_max_reuse_distance != usual.stage3_max_reuse_distance ||
                       o.stage3_param_persistence_threshold != usual.stage3_param_persistence_threshold;
+  without_effect(o.zero_stage < 3 && o.slice_lists, "slice_lists", "only stage 3 has slices of single tensors");
   if (o.zero_stage < 3 && stage3) warnings.push_back("strategy.stage3_* have no effect before zero_stage 3");
   without_effect(o.zero_quantized_gradients && job.cluster.nodes() == 1, "zero_quantized_gradients",
                  "on one node gradients are reduced in full precision");

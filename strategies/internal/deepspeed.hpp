@@ -42,6 +42,7 @@ struct DeepspeedOptions {
   std::int64_t stage3_max_live_parameters = 1'000'000'000;
   std::int64_t stage3_max_reuse_distance = 1'000'000'000;
   std::int64_t sub_group_size = 1'000'000'000;
+  bool slice_lists = false;
 
   bool zero_quantized_weights = false;
   bool zero_quantized_gradients = false;

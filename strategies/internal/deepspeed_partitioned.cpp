@@ -150,7 +150,11 @@ EventRef DeepspeedPlanner::event_of(std::uint32_t group, std::uint32_t issued) c
       .relative = true};
 }
 
-// Each rank fetches its slice, from the host or the drives where it is there, and gathers the others'.
+// Each rank fetches its slice, from the host or the drives where it is there, and gathers the others'. For each slice
+// of a list to gather into, Python runs an operator, as in a forward pass
+// (deepspeed/runtime/zero/partition_parameters.py at v0.3.16, _allgather_param), and the library copies it out, from
+// C++ as in a backward pass (torch/lib/c10d/ ProcessGroupNCCL.cpp at v1.8, allgather). The copies end while the host
+// still launches others.
 void DeepspeedPlanner::write_gather(BlockWriter& block, std::uint32_t group, EventRef records) {
   const Bytes whole = gathered_bytes(group);
   const bool secondary = from_secondary(group);
@@ -172,10 +176,12 @@ void DeepspeedPlanner::write_gather(BlockWriter& block, std::uint32_t group, Eve
     block.side_kernel(arrive_, pass_over("quantise parameters", (whole.count + wire.count) / ranks), after);
     after = static_cast<sim::StreamSet>(after | sim::set_of(arrive_));
   }
-  block.communicate(
-      gather_,
-      builder_.call(secondary ? secondary_slot_ : data_slot_, CollectiveKind::all_gather, wire, sim::Purpose::data),
-      after, {}, records);
+  const sim::CallId gather =
+      builder_.call(secondary ? secondary_slot_ : data_slot_, CollectiveKind::all_gather, wire, sim::Purpose::data);
+  const std::int64_t slices = static_cast<std::int64_t>(fetches_.groups[group].parameters.size()) * ranks;
+  if (options_.slice_lists) block.host_work(slices * host_.forward);  // cut
+  block.communicate(gather_, gather, after, {}, records);
+  if (options_.slice_lists) block.host_work(slices * host_.backward);  // copied out
 }
 
 // What came together is copied into its tensors, what came quantised is written in 16 bits.

@@ -186,6 +186,7 @@ class DeepspeedPlanner {
   void write_replicated_reduction(BlockWriter& block, const GradientBucket& bucket);
   void write_run_reduction(BlockWriter& block, const GradientBucket::Run& run, const Replicas& among);
   void write_partitioned_reduction(BlockWriter& block, const GradientBucket& bucket);
+  void write_listed_reduction(BlockWriter& block, const GradientBucket& bucket);
   void write_quantized_reduction(BlockWriter& block, const ParameterTensor& tensor);
   void write_reduce(BlockWriter& block, sim::SlotId slot, sim::CollectiveKind kind, sim::Bytes bytes);
   void write_average(BlockWriter& block, std::int64_t elements);

@@ -90,6 +90,7 @@ void DeepspeedPlanner::write_partitioned_reduction(BlockWriter& block, const Gra
         write_reduce(block, data_slot_, CollectiveKind::reduce_scatter, Bytes{tensor.elements * reduced_bytes_});
     return;
   }
+  if (options_.slice_lists) return write_listed_reduction(block, bucket);
   if (bucket.tensors.size() > 1) {
     const sim::Kernel join = pass_over("join slices", bucket.elements() * (element_ + reduced_bytes_));
     if (options_.overlaps())
@@ -102,6 +103,16 @@ void DeepspeedPlanner::write_partitioned_reduction(BlockWriter& block, const Gra
       !options_.reduce_scatter && options_.contiguous_gradients && bucket.elements() <= options_.reduce_bucket_size;
   write_reduce(block, data_slot_, whole ? CollectiveKind::all_reduce : CollectiveKind::reduce_scatter,
                Bytes{bucket.elements() * reduced_bytes_});
+}
+
+// For each slice of a list, Python runs two operators (deepspeed/runtime/zero/partition_parameters.py at v0.3.16,
+// _reduce_scatter_gradient), and the library copies it in.
+void DeepspeedPlanner::write_listed_reduction(BlockWriter& block, const GradientBucket& bucket) {
+  write_average(block, bucket.elements());
+  for (const ParameterTensor& tensor : bucket.tensors) {
+    block.host_work(shards_ * (2 * host_.forward + host_.backward));
+    write_reduce(block, data_slot_, CollectiveKind::reduce_scatter, Bytes{tensor.elements * reduced_bytes_});
+  }
 }
 
 // qgZ: 4-bit blocks go to the ranks of the node, are summed up, and go to the ranks of the same place on all nodes

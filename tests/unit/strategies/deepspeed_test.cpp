@@ -220,6 +220,25 @@ TEST(DeepspeedSchedule, StageThreeTakesAsLongAsKernelsAndGathersTogether) {
             0.95 * row(result, Purpose::data, CollectiveKind::all_gather).busy_s);
 }
 
+TEST(DeepspeedSchedule, ListsOfSlicesCostTheHostEverySlice) {
+  const auto simulated_with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), {"strategy.zero_stage=3", "strategy.stage3_prefetch_bucket_size=0"});
+    return simulated(more).result;
+  };
+  const Result tensors = simulated_with({});
+  const Result lists = simulated_with({"strategy.slice_lists=true"});
+  EXPECT_EQ(wire(lists, CollectiveKind::all_gather), wire(tensors, CollectiveKind::all_gather));
+  const auto ranks = static_cast<double>(lists.devices);
+  const double gathered = ranks * row(lists, Purpose::data, CollectiveKind::all_gather).count;
+  const double reduced = ranks * row(lists, Purpose::data, CollectiveKind::reduce_scatter).count;
+  constexpr double python_s = 6e-6;
+  constexpr double library_s = 5e-6;
+  // The host waits for the kernels before it gathers, so that what it does then shows; the rest it may do beside them.
+  const double longer = lists.step_time_s - tensors.step_time_s;
+  EXPECT_GE(longer, 0.9 * gathered * python_s);
+  EXPECT_LE(longer, 1.1 * (gathered * (python_s + library_s) + reduced * (2 * python_s + library_s)));
+}
+
 TEST(DeepspeedSchedule, OverlapHidesReductions) {
   for (const char* stage : {"strategy.zero_stage=1", "strategy.zero_stage=2", "strategy.zero_stage=3"}) {
     const double beside = simulated({stage, "strategy.overlap_comm=true"}).result.step_time_s;

@@ -156,7 +156,7 @@ TEST_F(SweepCommand, TheStoreLiesBesideTheSweepAndTheLastLineCounts) {
   EXPECT_NE(ended.output.find("4 of them now"), std::string::npos) << ended.output;
   ended = program(command + " --csv -");
   EXPECT_EQ(ended.output.find("cluster.nodes,training.micro_batch,series,status,"), 0U) << ended.output;
-  EXPECT_EQ(std::count(ended.output.begin(), ended.output.end(), '\n'), 7) << "diagnostics end with their lines";
+  EXPECT_EQ(std::count(ended.output.begin(), ended.output.end(), '\n'), 5) << "diagnostics end with their lines";
 }
 
 TEST_F(SweepCommand, AReportOnStdoutIsThatInAFileAndNothingElse) {
