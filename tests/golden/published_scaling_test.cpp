@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <thread>
@@ -29,20 +30,26 @@ TEST(ShippedSweeps, AllCanBeRead) {
   EXPECT_GE(read, 7);
 }
 
-// Of each series, what its largest point loses against its smallest.
-std::map<std::string, double> losses_at_the_end(const std::string& file) {
+// Simulates the points that `chosen` takes.
+std::vector<SeriesScaling> scaling_of(const std::string& file, const std::function<bool(const SweepPoint&)>& chosen) {
   const tests::SweepFolder folder;
   const Catalog catalog;
   const Sweep sweep = Sweep::load(sweeps / file, catalog);
   ResultsStore store(folder.path() / "store.db");
-  std::vector<std::size_t> all;
-  for (const SweepPoint& point : sweep.points()) all.push_back(point.position);
+  std::vector<std::size_t> positions;
+  for (const SweepPoint& point : sweep.points())
+    if (chosen(point)) positions.push_back(point.position);
   const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  const SweepProgress progress = run_sweep(sweep, all, catalog, store, {.program = "test", .jobs = cores});
+  const SweepProgress progress = run_sweep(sweep, positions, catalog, store, {.program = "test", .jobs = cores});
   EXPECT_EQ(progress.failed, 0U);
+  return results_of(sweep, store, state_of(sweep, catalog, store, "test")).series;
+}
+
+// Of each series, what its largest point loses against its smallest.
+std::map<std::string, double> losses_at_the_end(const std::string& file) {
   std::map<std::string, double> losses;
-  const SweepResults results = results_of(sweep, store, state_of(sweep, catalog, store, "test"));
-  for (const SeriesScaling& series : results.series) losses[series.name] = series.points.back().loss;
+  for (const SeriesScaling& series : scaling_of(file, [](const SweepPoint&) { return true; }))
+    losses[series.name] = series.points.back().loss;
   return losses;
 }
 
@@ -63,6 +70,21 @@ TEST(PublishedScaling, MegatronOn96To4608H100) {
   const std::map<std::string, double> lost = losses_at_the_end("published-megatron-h100.yaml");
   ASSERT_EQ(lost.size(), 1U);
   EXPECT_NEAR(lost.begin()->second, 1 - 42.0 / 47, within);
+}
+
+// The Llama 3 Herd of Models, arXiv 2407.21783, table 4: 430 TFLOP/s per GPU on 8,192 and 400 on 16,384 H100.
+TEST(PublishedScaling, Llama405BFrom8192To16384H100) {
+  const auto published = [](const SweepPoint& point) {
+    const auto has = [&](const Parameter& wanted) {
+      return std::ranges::find(point.parameters, wanted) != point.parameters.end();
+    };
+    return has({"training.global_batch", "2048"}) && point.series == "batch of 2048" &&
+           (has({"cluster.nodes", "1024"}) || has({"cluster.nodes", "2048"}));
+  };
+  const std::vector<SeriesScaling> series = scaling_of("llama3-405b-8-to-131072-h100.yaml", published);
+  ASSERT_EQ(series.size(), 1U);
+  ASSERT_EQ(series.front().points.size(), 2U);
+  EXPECT_NEAR(series.front().points.back().loss, 1 - 400.0 / 430, within);
 }
 
 }  // namespace
