@@ -148,7 +148,9 @@ class Analysis {
     SeriesScaling series{.name = any.series, .parameters = any.series_parameters, .kind = kind_of(samples)};
     for (const ScalingSample* sample : samples) series.points.push_back(against(baseline, *sample));
     series.knee = knee_of(samples, baseline);
-    series.fit = fit_of(samples, baseline, series.kind);
+    // A line through the baseline is one through a point of the series.
+    const bool own = std::ranges::find(samples, &baseline) != samples.end();
+    series.fit = fit_of(samples, own ? baseline : *samples.front(), series.kind);
     return series;
   }
 

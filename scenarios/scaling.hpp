@@ -47,7 +47,8 @@ enum class ScalingKind : std::uint8_t {
 };
 constexpr std::array<std::string_view, 4> scaling_kinds{"single", "strong", "weak", "mixed"};
 
-// Device time per token over the baseline's, minus one, as `slope` x: a least-squares line through the baseline. In
+// Device time per token over the baseline's, minus one, as `slope` x: a least-squares line through the baseline, or,
+// where that is of another series, through the fewest devices of this one. In
 // strong scaling x is devices / baseline devices - 1, and the slope Amdahl's serial fraction (AFIPS 1967): step time =
 // (1 - slope) / n + slope. Otherwise x is the number of doublings, log2(devices / baseline devices).
 struct ScalingFit {

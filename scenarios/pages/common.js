@@ -19,11 +19,11 @@ const trainyard = (() => {
   }
 
   // `units` from the largest to the smallest, each with what it is worth.
-  function scaled(value, units) {
+  function scaled(value, units, count) {
     if (value === 0) return units.zero;
     const size = Math.abs(value);
     const [word, worth] = units.find(([, least]) => size >= least * 0.9995) ?? units[units.length - 1];
-    return digits(value / worth) + (word === "" ? "" : " " + word);
+    return digits(value / worth, count) + (word === "" ? "" : " " + word);
   }
   const units = (zero, ...list) => Object.assign(list, {zero});
 
@@ -33,17 +33,19 @@ const trainyard = (() => {
   const of_flops = units("0", ["EFLOP", 1e18], ["PFLOP", 1e15], ["TFLOP", 1e12], ["GFLOP", 1e9], ["MFLOP", 1e6], ["FLOP", 1]);
   const of_counts = units("0", ["T", 1e12], ["B", 1e9], ["M", 1e6], ["K", 1e3], ["", 1]);
 
+  // `count`: how many digits matter.
   const format = {
     text: (value) => String(value),
-    number: (value) => (Number.isInteger(value) ? whole.format(value) : digits(value, 4)),
-    count: (value) => (Math.abs(value) < 1e4 ? grouped.format(value) : scaled(value, of_counts)),
-    seconds: (value) => (Math.abs(value) >= 60 && Math.abs(value) < 600 ? digits(value, 4) + " s" : scaled(value, of_seconds)),
-    bytes: (value) => scaled(value, of_bytes),
-    rate: (value) => scaled(value, of_rates),
-    flops: (value) => scaled(value, of_flops),
-    percent: (value) => {
+    number: (value, count = 3) => (Number.isInteger(value) ? whole.format(value) : digits(value, count + 1)),
+    count: (value, count = 3) => (Math.abs(value) < 1e4 ? grouped.format(value) : scaled(value, of_counts, count)),
+    seconds: (value, count = 3) =>
+      Math.abs(value) >= 60 && Math.abs(value) < 600 ? digits(value, count + 1) + " s" : scaled(value, of_seconds, count),
+    bytes: (value, count = 3) => scaled(value, of_bytes, count),
+    rate: (value, count = 3) => scaled(value, of_rates, count),
+    flops: (value, count = 3) => scaled(value, of_flops, count),
+    percent: (value, count = 3) => {
       const percent = 100 * value;
-      return (percent !== 0 && Math.abs(percent) < 0.1 ? digits(percent, 2) : percent.toFixed(1)) + " %";
+      return (percent !== 0 && Math.abs(percent) < 0.1 ? digits(percent, 2) : percent.toFixed(count - 2)) + " %";
     },
   };
   const present = (value) => value !== null && value !== undefined && value !== "";
@@ -330,11 +332,19 @@ const trainyard = (() => {
       const few = ticks.length <= 12;  // with more, only those that start with 1, 2 and 5 have room
       return few || [1, 2, 5].some((digit) => Math.abs(first - digit) < 1e-6) ? shown(value, kind) : "";
     };
+    // With as many digits as tell the ticks apart.
+    const linear = (value, index, ticks) => {
+      for (let count = 3; count <= 6; ++count) {
+        const labels = ticks.map((tick) => format[kind](tick.value, count));
+        if (new Set(labels).size === labels.length) return labels[index];
+      }
+      return shown(value, kind);
+    };
     return {
       type: log ? "logarithmic" : "linear",
       title: {display: present(title), text: title},
       ...rest,
-      ticks: {...rest.ticks, callback: log ? logarithmic : (value) => shown(value, kind)},
+      ticks: {...rest.ticks, callback: log ? logarithmic : linear},
     };
   }
 
