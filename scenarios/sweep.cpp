@@ -387,6 +387,8 @@ std::vector<Condition> SweepReader::read_conditions(const Value& where) {
 void SweepReader::keep_where(const Value& where) {
   const std::vector<Condition> conditions = read_conditions(where);
   reader_.throw_mistakes();
+  const std::vector<std::string> paths = sweep_.parameter_paths();
+  const std::vector<std::string_view> names{paths.begin(), paths.end()};
   std::map<std::string, bool> found;  // whether any point has the key
   std::vector<SweepPoint> kept;
   std::vector<std::vector<std::pair<std::string, const Value*>>> settings;
@@ -405,8 +407,6 @@ void SweepReader::keep_where(const Value& where) {
     point.position = kept.size();
     kept.push_back(std::move(point));
   }
-  const std::vector<std::string> paths = sweep_.parameter_paths();
-  const std::vector<std::string_view> names{paths.begin(), paths.end()};
   for (const auto& [path, any] : found)
     if (!any) reader_.report(where.where, "where: no point gives '" + path + "'" + nearest(path, names));
   if (kept.empty() && !sweep_.points_.empty()) reader_.report(where.where, "where: no combination is left");
