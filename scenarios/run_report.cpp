@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -11,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "scenarios/internal/page_values.hpp"
 #include "scenarios/internal/schedule_rows.hpp"
 #include "scenarios/layers.hpp"
 #include "scenarios/page.hpp"
@@ -27,13 +27,6 @@ constexpr std::size_t most_layer_rows = 20'000;
 constexpr std::size_t most_schedule_rows = 32;
 constexpr std::size_t most_passes = 30'000;
 constexpr std::size_t most_moments = 1'500;  // of memory: more than a screen has points
-
-// Six digits, which are more than a chart or a table shows.
-double rounded(double value) {
-  if (value == 0 || !std::isfinite(value)) return 0;
-  const double scale = std::pow(10.0, 5 - std::floor(std::log10(std::abs(value))));
-  return std::isfinite(scale) ? std::round(value * scale) / scale : 0;
-}
 
 Json result_json(const Result& result) {
   Json json = Json::parse(to_json(result));
@@ -135,34 +128,20 @@ Json schedule_json(const Simulation& simulation) {
   return json;
 }
 
-// Words that come again and again, as numbers.
-class Words {
- public:
-  std::size_t operator()(std::string_view word) {
-    const auto [known, is_new] = places_.try_emplace(std::string{word}, places_.size());
-    if (is_new) words_.push_back(word);
-    return known->second;
-  }
-  const Json& list() const { return words_; }
-
- private:
-  std::map<std::string, std::size_t> places_;
-  Json words_ = Json::array();
-};
-
 Json layers_json(const Simulation& simulation) {
   const std::vector<LayerRow> rows = layer_rows(simulation);
-  Words words;
+  Texts words;
   Json list = Json::array();
   for (std::size_t i = 0; i < std::min(rows.size(), most_layer_rows); ++i) {
     const LayerRow& row = rows[i];
-    Json cells = Json::array({row.layer, words(row.block), words(row.operation), words(row.kind)});
+    Json cells =
+        Json::array({row.layer, words.place_of(row.block), words.place_of(row.operation), words.place_of(row.kind)});
     for (const double figure : {row.count, row.compute_s, row.flops, row.bytes, row.communication_bytes, row.wire_bytes,
                                 row.busy_s, row.exposed_s})
       cells.push_back(rounded(figure));
     list.push_back(std::move(cells));
   }
-  return {{"all", rows.size()}, {"words", words.list()}, {"rows", std::move(list)}};
+  return {{"all", rows.size()}, {"words", words.all()}, {"rows", std::move(list)}};
 }
 
 // The busiest ones of each kind, of equals the first in the cluster.

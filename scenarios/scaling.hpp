@@ -26,6 +26,7 @@ struct ScalingSample {
   double step_time_s = 0;
   double samples_per_s = 0;
   double work_per_s = 0;  // tokens, or samples of models without tokens
+  bool has_tokens = true;
   Breakdown breakdown_s{};
 };
 

@@ -1,7 +1,6 @@
 #include "scenarios/sweep_report.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -11,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "scenarios/internal/page_values.hpp"
 #include "scenarios/output_file.hpp"
 #include "scenarios/page.hpp"
 
@@ -20,28 +20,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
-
-// Six digits, which are more than a chart or a table shows.
-double rounded(double value) {
-  if (value == 0 || !std::isfinite(value)) return 0;
-  const double scale = std::pow(10.0, 5 - std::floor(std::log10(std::abs(value))));
-  return std::isfinite(scale) ? std::round(value * scale) / scale : 0;
-}
-
-// Texts that many points have in common, each held once, in the order that they came.
-class Texts {
- public:
-  std::size_t place_of(std::string_view text) {
-    const auto [place, added] = places_.try_emplace(std::string{text}, texts_.size());
-    if (added) texts_.emplace_back(text);
-    return place->second;
-  }
-  const std::vector<std::string>& all() const { return texts_; }
-
- private:
-  std::map<std::string, std::size_t> places_;
-  std::vector<std::string> texts_;
-};
 
 // What says nothing of the step, or how long it took to simulate.
 bool is_left_out(const std::string& path) {

@@ -27,7 +27,8 @@ ScalingSample sample_of(std::size_t position, const Json& result) {
                        .step_time_s = result.at("step_time_s").get<double>(),
                        .samples_per_s = result.at("samples_per_s").get<double>(),
                        .work_per_s = result.at("tokens_per_s").get<double>()};
-  if (sample.work_per_s == 0) sample.work_per_s = sample.samples_per_s;
+  sample.has_tokens = sample.work_per_s > 0;
+  if (!sample.has_tokens) sample.work_per_s = sample.samples_per_s;
   for (std::size_t i = 0; i < breakdown_names.size(); ++i)
     sample.breakdown_s.at(i) = result.at("breakdown_s").at(std::string(breakdown_names.at(i))).get<double>();
   return sample;
@@ -219,8 +220,10 @@ std::string table_of(const SweepResults& results, const SeriesScaling& series) {
   std::string text = "\n" + printable(series.name.empty() ? results.sweep->name() : series.name);
   if (series.kind != ScalingKind::single)
     text += " (" + std::string{scaling_kinds.at(static_cast<std::size_t>(series.kind))} + " scaling)";
-  text += "\n" + padded_left("devices", 10) + padded_left("step time", 12) + padded_left("work/s", 12) +
-          padded_left("efficiency", 12) + padded_left("loss", 9) + "  lost to\n";
+  const bool has_tokens = sample_at(results, series.points.front().position).has_tokens;
+  text += "\n" + padded_left("devices", 10) + padded_left("step time", 12) +
+          padded_left(has_tokens ? "tokens/s" : "samples/s", 12) + padded_left("efficiency", 12) +
+          padded_left("loss", 9) + "  lost to\n";
   for (const PointScaling& point : series.points) {
     const ScalingSample& sample = sample_at(results, point.position);
     text += padded_left(fixed(sample.devices, 0), 10) + padded_left(format_seconds(sample.step_time_s), 12) +
