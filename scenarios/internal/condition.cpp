@@ -45,9 +45,11 @@ struct Token {
   bool quoted = false;
 };
 
+// Letters beyond ASCII, of several bytes, are letters.
 bool is_word_letter(char letter) {
-  return std::isalnum(static_cast<unsigned char>(letter)) != 0 || letter == '_' || letter == '.' || letter == '-' ||
-         letter == '/' || letter == '@';
+  const auto byte = static_cast<unsigned char>(letter);
+  return byte >= 0x80 || std::isalnum(byte) != 0 || letter == '_' || letter == '.' || letter == '-' || letter == '/' ||
+         letter == '@';
 }
 
 class Parser {
@@ -183,7 +185,8 @@ class Parser {
       return inside;
     }
     if (token.text.empty()) wrong("expected a key, a number or a word at the end");
-    if (!is_word_letter(token.text.front()) || (token.text.size() == 1 && !std::isalnum(token.text.front())))
+    if (!is_word_letter(token.text.front()) ||
+        (token.text.size() == 1 && std::isalnum(static_cast<unsigned char>(token.text.front())) == 0))
       wrong("expected a key, a number or a word, got '" + token.text + "'");
     advance();
     return word(token);

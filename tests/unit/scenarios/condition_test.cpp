@@ -61,6 +61,7 @@ TEST(ConditionTest, NamesMayHaveDashesAndAreTextWhereTheyAreNoPath) {
   EXPECT_EQ(holds("strategy.framework == 'megatron-lm'"), true);
   EXPECT_EQ(holds("strategy.framework != pytorch-ddp"), true);
   EXPECT_EQ(holds("training.compile == true"), true);
+  EXPECT_EQ(holds("strategy.framework != h\u00e9t\u00e9rog\u00e8ne"), true);
   EXPECT_EQ(holds("training.compile"), true);
 }
 
