@@ -241,8 +241,9 @@ class Evaluation {
         break;
     }
     const std::optional<ConditionValue> left = value(*node.left);
+    if (!left) return std::nullopt;  // what stands on the right may be dear: `devices` reads the whole cluster
     const std::optional<ConditionValue> right = value(*node.right);
-    if (!left || !right) return std::nullopt;
+    if (!right) return std::nullopt;
     return combined(node, *left, *right);
   }
 
