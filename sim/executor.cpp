@@ -311,8 +311,9 @@ void Executor::account_wait(std::uint32_t rank, Outcome& outcome, const Completi
   outcome.time.host.add(host, weight_of(rank));
   if (!origins_.has_call(done.origin)) {  // a kernel on another stream: copies, as a rule
     outcome.time.kernels[static_cast<std::size_t>(KernelClass::memory_bound)].add(lost - host, weight_of(rank));
-    if (!outcome.operation_times.empty())
-      outcome.operation_times[done.origin].time.exposed.add(lost - host, weight_of(rank));
+    if (outcome.operation_times.empty()) return;
+    ensure(done.origin != no_origin, "a stream does not wait for its own kernels");
+    outcome.operation_times[done.origin].time.exposed.add(lost - host, weight_of(rank));
     return;
   }
   const Duration late{std::max<std::int64_t>(0, done.transfer - std::max(from, done.arrival))};
