@@ -8,6 +8,7 @@
 #include <system_error>
 #include <utility>
 
+#include "scenarios/internal/cost_entries.hpp"
 #include "scenarios/internal/document.hpp"
 #include "scenarios/internal/embedded.hpp"
 #include "scenarios/internal/entries.hpp"
@@ -145,6 +146,8 @@ void Catalog::check(EntryKind kind, std::string_view name) const {
   if (kind == EntryKind::accelerator) accelerator(name);
   if (kind == EntryKind::node) node(name);
   if (kind == EntryKind::fabric) fabric(name);
+  if (kind == EntryKind::price)
+    read_entry(name, [&](Reader& reader, const Value& value) { return read_price(reader, *this, value, ""); });
   if (kind != EntryKind::model && kind != EntryKind::library) return;
   Value value = resolved(kind, name);
   if (kind == EntryKind::model && value.find("layers") != nullptr) {

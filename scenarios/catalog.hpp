@@ -1,5 +1,5 @@
-// What Trainyard knows by name: accelerators, nodes, fabrics, models and collective libraries, each figure with its
-// source, and frameworks.
+// What Trainyard knows by name: accelerators, nodes, fabrics, models, collective libraries and prices, each figure with
+// its source, and frameworks.
 #pragma once
 
 #include <array>
@@ -20,9 +20,11 @@ namespace trainyard::scenarios {
 
 struct Value;
 
-enum class EntryKind : std::uint8_t { accelerator, node, fabric, model, library };
-constexpr std::array<std::string_view, 5> entry_kinds{"accelerator", "node", "fabric", "model", "collective library"};
-constexpr std::array<std::string_view, 5> entry_folders{"accelerators", "nodes", "fabrics", "models", "collectives"};
+enum class EntryKind : std::uint8_t { accelerator, node, fabric, model, library, price };
+constexpr std::array<std::string_view, 6> entry_kinds{"accelerator",        "node", "fabric", "model",
+                                                      "collective library", "price"};
+constexpr std::array<std::string_view, 6> entry_folders{"accelerators", "nodes",       "fabrics",
+                                                        "models",       "collectives", "prices"};
 constexpr std::string_view to_string(EntryKind kind) { return entry_kinds[static_cast<std::size_t>(kind)]; }
 
 struct CatalogEntry {

@@ -294,6 +294,17 @@ std::string format_rate(sim::FlopsPerSecond rate) {
   return scaled_text(static_cast<double>(rate.count), scales, 4);
 }
 
+std::string format_energy(double kwh) {
+  constexpr std::array<Scale, 6> scales{
+      {{"mWh", 1e-6}, {"Wh", 1e-3}, {"kWh", 1}, {"MWh", 1e3}, {"GWh", 1e6}, {"TWh", 1e9}}};
+  return scaled_text(kwh, scales, 3);
+}
+
+std::string format_power(double watts) {
+  constexpr std::array<Scale, 3> scales{{{"W", 1}, {"kW", 1e3}, {"MW", 1e6}}};
+  return scaled_text(watts, scales, 3);
+}
+
 std::string format_count(double count) {
   constexpr std::array<Scale, 5> scales{{{"", 1}, {"K", 1e3}, {"M", 1e6}, {"B", 1e9}, {"T", 1e12}}};
   return scaled_text(count, scales, 4);

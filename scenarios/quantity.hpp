@@ -35,5 +35,7 @@ std::string format_seconds(double seconds);
 std::string format_rate(sim::BytesPerSecond rate);
 std::string format_rate(sim::FlopsPerSecond rate);
 std::string format_count(double count);
+std::string format_energy(double kwh);   // "5.2 Wh", "34.1 kWh", "1.98 GWh"
+std::string format_power(double watts);  // "514 W", "1.22 kW"
 
 }  // namespace trainyard::scenarios

@@ -60,50 +60,87 @@ Json links_json(const std::vector<LinkSummary>& links) {
   return rows;
 }
 
+void set_if(Json& json, const char* key, const std::optional<double>& value) {
+  if (value) json[key] = *value;
+}
+
+Json cost_json(const CostSummary& cost) {
+  Json json{{"currency", cost.currency}};
+  if (cost.paid) {
+    const CostSummary::Paid& paid = *cost.paid;
+    json["price"] = paid.price;
+    json["price_date"] = paid.date;
+    json["market"] = to_string(paid.market);
+    json["price_per_device_hour"] = paid.per_device_hour;
+    json["per_hour"] = paid.per_hour;
+    json["hardware_per_hour"] = paid.hardware_per_hour;
+    json["storage_per_hour"] = paid.storage_per_hour;
+    json["energy_per_hour"] = paid.energy_per_hour;
+    json["support_per_hour"] = paid.support_per_hour;
+    json["staff_per_hour"] = paid.staff_per_hour;
+    json["per_step"] = paid.per_step;
+    set_if(json, "per_million_tokens", paid.per_million_tokens);
+  }
+  if (cost.energy) {
+    json["device_power_w"] = cost.energy->device_w;
+    json["power_w_per_device"] = cost.energy->all_w;
+    json["energy_kwh_per_step"] = cost.energy->kwh_per_step;
+    json["carbon_kg_per_step"] = cost.energy->carbon_kg_per_step;
+  }
+  return json;
+}
+
+Json run_json(const RunSummary& run) {
+  Json json{{"steps", run.steps}, {"days", run.days}, {"device_hours", run.device_hours}};
+  set_if(json, "energy_kwh", run.energy_kwh);
+  set_if(json, "energy_cost", run.energy_cost);
+  set_if(json, "carbon_kg", run.carbon_kg);
+  set_if(json, "cost", run.cost);
+  return json;
+}
+
 }  // namespace
 
 std::string to_json(const Result& result) {
   Json breakdown;
   for (std::size_t i = 0; i < breakdown_names.size(); ++i)
     breakdown[std::string(breakdown_names.at(i))] = result.breakdown_s.at(i);
-  const Json json{{"schema", 1},
-                  {"scenario", result.scenario},
-                  {"seed", result.seed},
-                  {"devices", result.devices},
-                  {"parallelism",
-                   {{"data", result.parallelism.data},
-                    {"tensor", result.parallelism.tensor},
-                    {"pipeline", result.parallelism.pipeline},
-                    {"context", result.parallelism.context},
-                    {"expert", result.parallelism.expert}}},
-                  {"micro_batch", result.micro_batch},
-                  {"micro_batches", result.micro_batches},
-                  {"recompute", result.recompute},
-                  {"step_time_s", result.step_time_s},
-                  {"samples_per_s", result.samples_per_s},
-                  {"tokens_per_s", result.tokens_per_s},
-                  {"tokens_per_s_per_device", result.tokens_per_s_per_device},
-                  {"model_tflops_per_device", result.model_tflops_per_device},
-                  {"hardware_tflops_per_device", result.hardware_tflops_per_device},
-                  {"mfu", result.mfu},
-                  {"mfu_full_attention", result.mfu_full_attention},
-                  {"hfu", result.hfu},
-                  {"device_busy", result.device_busy},
-                  {"breakdown_s", breakdown},
-                  {"ideal_step_time_s", result.ideal_step_time_s},
-                  {"communication_overhead", result.communication_overhead},
-                  {"memory", memory_json(result.memory)},
-                  {"communication", communication_json(result.communication)},
-                  {"links", links_json(result.links)},
-                  {"faulty_links", result.faulty_links},
-                  {"engine",
-                   {{"wall_s", result.engine.wall_s},
-                    {"peak_rss_bytes", result.engine.peak_rss_bytes},
-                    {"events", result.engine.events},
-                    {"operations", result.engine.operations},
-                    {"ranks", result.engine.ranks},
-                    {"rank_classes", result.engine.rank_classes}}},
-                  {"warnings", result.warnings}};
+  Json json{{"schema", 1},
+            {"scenario", result.scenario},
+            {"seed", result.seed},
+            {"devices", result.devices},
+            {"parallelism",
+             {{"data", result.parallelism.data},
+              {"tensor", result.parallelism.tensor},
+              {"pipeline", result.parallelism.pipeline},
+              {"context", result.parallelism.context},
+              {"expert", result.parallelism.expert}}},
+            {"micro_batch", result.micro_batch},
+            {"micro_batches", result.micro_batches},
+            {"recompute", result.recompute},
+            {"step_time_s", result.step_time_s},
+            {"samples_per_s", result.samples_per_s},
+            {"tokens_per_s", result.tokens_per_s},
+            {"tokens_per_s_per_device", result.tokens_per_s_per_device},
+            {"model_tflops_per_device", result.model_tflops_per_device},
+            {"hardware_tflops_per_device", result.hardware_tflops_per_device},
+            {"mfu", result.mfu},
+            {"mfu_full_attention", result.mfu_full_attention},
+            {"hfu", result.hfu},
+            {"device_busy", result.device_busy},
+            {"breakdown_s", breakdown},
+            {"ideal_step_time_s", result.ideal_step_time_s},
+            {"communication_overhead", result.communication_overhead},
+            {"memory", memory_json(result.memory)},
+            {"communication", communication_json(result.communication)},
+            {"links", links_json(result.links)},
+            {"faulty_links", result.faulty_links},
+            {"cost", cost_json(result.cost)}};
+  if (result.run) json["run"] = run_json(*result.run);
+  json["engine"] = {{"wall_s", result.engine.wall_s}, {"peak_rss_bytes", result.engine.peak_rss_bytes},
+                    {"events", result.engine.events}, {"operations", result.engine.operations},
+                    {"ranks", result.engine.ranks},   {"rank_classes", result.engine.rank_classes}};
+  json["warnings"] = result.warnings;
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
@@ -133,6 +170,38 @@ std::string breakdown_text(const Result& result) {
             padded_left(percent(share), 9) + "  " + bar(share) + "\n";
   }
   return text;
+}
+
+// "on demand" for "on_demand".
+std::string spaced(std::string_view name) {
+  std::string text{name};
+  std::ranges::replace(text, '_', ' ');
+  return text;
+}
+
+std::string cost_text(const Result& result) {
+  const CostSummary& cost = result.cost;
+  std::string text;
+  if (cost.paid) {
+    const CostSummary::Paid& paid = *cost.paid;
+    text += "  cost           " + format_money(paid.per_hour, cost.currency) + " an hour";
+    if (paid.per_million_tokens)
+      text += ", " + format_money(*paid.per_million_tokens, cost.currency) + " per million tokens";
+    else
+      text += ", " + format_money(paid.per_step, cost.currency) + " a step";
+    text += " (" + format_money(paid.per_device_hour, cost.currency) + " per device-hour: " + printable(paid.price) +
+            ", " + spaced(to_string(paid.market)) + (paid.date.empty() ? "" : ", " + printable(paid.date)) + ")\n";
+  }
+  if (cost.energy)
+    text += "  energy         " + format_energy(cost.energy->kwh_per_step) + " a step; " +
+            format_power(cost.energy->all_w) + " per device with host, network and cooling (" +
+            format_power(cost.energy->device_w) + " the device itself)\n";
+  if (!result.run) return text;
+  const RunSummary& run = *result.run;
+  text += "  whole run      " + format_count(run.days) + " days, " + format_count(run.device_hours) + " device-hours";
+  if (run.energy_kwh) text += ", " + format_energy(*run.energy_kwh);
+  if (run.cost) text += ", " + format_money(*run.cost, cost.currency);
+  return text + "\n";
 }
 
 std::string joined(const std::vector<std::string>& words) {
@@ -270,6 +339,7 @@ std::string to_summary(const Scenario& scenario, const Result& result) {
   if (result.ideal_step_time_s > 0)
     text += "  communication  " + percent(result.communication_overhead) + " of the step; " +
             format_seconds(result.ideal_step_time_s) + " on an ideal network\n";
+  text += cost_text(result);
   text += breakdown_text(result) + communication_text(result) + links_text(result) + memory_text(result);
   text += "\nSimulated in " + format_seconds(result.engine.wall_s) + ": " +
           format_count(static_cast<double>(result.engine.operations)) + " operations on " +

@@ -9,6 +9,7 @@
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/cluster_entries.hpp"
+#include "scenarios/internal/cost_entries.hpp"
 #include "scenarios/internal/document.hpp"
 #include "scenarios/internal/entries.hpp"
 #include "scenarios/internal/reader.hpp"
@@ -28,6 +29,8 @@ struct Parts {
   const Value* model = nullptr;
   const Value* training = nullptr;
   const Value* strategy = nullptr;
+  const Value* cost = nullptr;
+  const Value* run = nullptr;
 };
 
 Parts read_top(Reader& reader, const Value& root, Scenario& scenario) {
@@ -38,11 +41,13 @@ Parts read_top(Reader& reader, const Value& root, Scenario& scenario) {
       {.name = "seed", .target = &scenario.seed, .help = ""},
       {.name = "workload", .target = &workload, .help = ""},
   };
-  const std::array<Section, 4> sections{{{"cluster", &parts.cluster, true},
+  const std::array<Section, 6> sections{{{"cluster", &parts.cluster, true},
                                          {"model", &parts.model, true},
                                          {"training", &parts.training, true},
-                                         {"strategy", &parts.strategy, true}}};
-  const std::array<Later, 5> later{{{"workload", "inference"}, {"inference"}, {"reliability"}, {"cost"}, {"run"}}};
+                                         {"strategy", &parts.strategy, true},
+                                         {"cost", &parts.cost},
+                                         {"run", &parts.run}}};
+  const std::array<Later, 3> later{{{"workload", "inference"}, {"inference"}, {"reliability"}}};
   reader.read(root, "", {.keys = keys, .sections = sections, .later = later});
   return parts;
 }
@@ -184,6 +189,7 @@ void check_relations(Reader& reader, Scenario& scenario) {
   check_precision(reader, scenario);
   check_positions(reader, scenario);
   check_model_parts(reader, scenario);
+  check_run(reader, scenario);
   if (reader.mistakes() > 0) return;
   check_size(reader, scenario);
   if (reader.mistakes() == 0) check_job(reader, scenario);
@@ -202,6 +208,8 @@ Scenario read_scenario(const Value& root, const Catalog& catalog) {
   if (parts.model != nullptr) model = read_model(reader, catalog, *parts.model, "model");
   if (parts.training != nullptr) read_training(reader, *parts.training, scenario.training);
   if (parts.strategy != nullptr) read_strategy(reader, *parts.strategy, catalog.frameworks(), scenario);
+  if (reader.mistakes() == 0 || parts.cost != nullptr) read_cost(reader, catalog, parts.cost, scenario);
+  if (parts.run != nullptr) scenario.run = read_run(reader, *parts.run);
   scenario.model = model.model;
   scenario.training.routing.seed = scenario.seed;
   for (const std::string& warning : model.warnings) scenario.warnings.push_back("model: " + warning);

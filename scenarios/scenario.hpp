@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "scenarios/catalog.hpp"
+#include "scenarios/cost.hpp"
 #include "scenarios/frameworks.hpp"
 #include "strategies/strategy.hpp"
 #include "topology/cluster.hpp"
@@ -38,6 +40,8 @@ struct Scenario {
   std::string framework;
   Framework made_by;                               // what has made the strategy, and makes others like it
   std::unique_ptr<strategies::Strategy> strategy;  // holds its options
+  CostOptions cost;
+  std::optional<RunTarget> run;
   std::vector<std::string> warnings;
 };
 

@@ -154,6 +154,27 @@ void fill_rates(Result& result, const Scenario& scenario, double peak, double ex
   result.hfu = executed / peak;
 }
 
+// What an average device does in a step: kernels by what bounds them; waiting in a receive or a collective polls, for
+// the host or for data from it nothing runs.
+PeriodWork work_of(const Scenario& scenario, const Result& result, double peak) {
+  using workloads::Activity;
+  constexpr std::array<Activity, breakdown_names.size()> activity_of{
+      Activity::compute, Activity::compute, Activity::memory,  Activity::memory,  Activity::waiting,
+      Activity::waiting, Activity::waiting, Activity::waiting, Activity::waiting, Activity::idle,
+      Activity::waiting, Activity::idle,    Activity::waiting};
+  PeriodWork work{.seconds = result.step_time_s,
+                  .tokens = static_cast<double>(scenario.training.global_batch * scenario.training.sequence),
+                  .samples = static_cast<double>(scenario.training.global_batch)};
+  for (std::size_t i = 0; i < activity_of.size(); ++i)
+    work.activity.at(static_cast<std::size_t>(activity_of.at(i))) += result.breakdown_s.at(i);
+  const auto precision = static_cast<std::size_t>(scenario.training.precision);
+  const double best = peak * scenario.accelerator.gemm_efficiency.at(precision) * scenario.accelerator.clock_share();
+  const double in_products = work.activity.at(static_cast<std::size_t>(Activity::compute));
+  if (in_products > 0)
+    work.intensity = result.hardware_tflops_per_device * 1e12 * result.step_time_s / in_products / best;
+  return work;
+}
+
 // However many programs there are.
 constexpr std::size_t most_recorded = 240;
 
@@ -263,7 +284,11 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   result.micro_batches = step.micro_batches;
   result.recompute = workloads::to_string(training.recompute);
   result.device_busy = 1 - outcome.time.idle.mean_seconds(ranks) / result.step_time_s;
-  fill_rates(result, scenario, mean_peak(scenario, cluster), hardware_flops(step.plan));
+  const double peak = mean_peak(scenario, cluster);
+  fill_rates(result, scenario, peak, hardware_flops(step.plan));
+  const PeriodWork work = work_of(scenario, result, peak);
+  result.cost = cost_of(scenario, work);
+  if (scenario.run) result.run = run_of(*scenario.run, scenario, work, result.cost);
   result.communication = communication_of(step.plan, outcome);
   result.links = links_of(step.plan, cluster, result.step_time_s);
   for (const auto& fault : scenario.link_faults)

@@ -115,6 +115,8 @@ struct Result {
   double ideal_step_time_s = 0;  // the same step on a network of infinite bandwidth and zero latency
   double communication_overhead = 0;
   MemorySummary memory;
+  CostSummary cost;
+  std::optional<RunSummary> run;  // where the scenario says how long it is
   std::vector<CommunicationSummary> communication;
   std::vector<LinkSummary> links;
   std::vector<std::string> faulty_links;

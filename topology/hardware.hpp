@@ -56,6 +56,9 @@ struct NodeType {
   sim::BytesPerSecond nvme_read_rate{5'000'000'000};
   sim::BytesPerSecond nvme_write_rate{3'000'000'000};
   std::string fabric;  // the usual one
+  std::string price;   // the usual one of its devices; empty: none is known
+  // What everything but the devices draws at full load. 0: not known.
+  double host_power_w = 0;
   CollectiveTuning collectives;
 };
 

@@ -194,6 +194,8 @@ Value Resolver::refined(Value base, Value refinement) const {
     Value* accelerator = refinement.find("accelerator");
     const bool refines = accelerator != nullptr && accelerator->is_map() && accelerator->find("base") == nullptr;
     if (refines && usual != nullptr && usual->is_scalar()) set(*accelerator, "base", *usual);
+    if (accelerator != nullptr && !refines)  // another part: what was known of the whole node is no longer
+      for (const std::string_view key : {"price", "host_power_w"}) remove(base, key);
   }
   if (kind_ == EntryKind::model) reset_followers(base, refinement);
   return merged(base, refinement);
@@ -432,6 +434,8 @@ NodeReading read_node(Reader& reader, const Catalog& catalog, const Value& value
       {.name = "nvme_read_rate", .target = &node.nvme_read_rate, .help = "", .least = least_rate, .most = most_rate},
       {.name = "nvme_write_rate", .target = &node.nvme_write_rate, .help = "", .least = least_rate, .most = most_rate},
       {.name = "fabric", .target = &node.fabric, .help = "", .required = true},
+      {.name = "price", .target = &node.price, .help = ""},
+      {.name = "host_power_w", .target = &node.host_power_w, .help = "", .least = 1, .most = 1e6},
   };
   const std::array<Section, 4> sections{{{"accelerator", &accelerator, true},
                                          {"link", &link, true},

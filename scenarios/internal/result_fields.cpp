@@ -29,7 +29,12 @@ void add_fields(const Json& json, const std::string& path, const std::string& po
 const std::vector<ResultField>& result_fields() {
   static const std::vector<ResultField> fields = [] {
     std::vector<ResultField> all;
-    add_fields(Json::parse(to_json(Result{})), "", "", all);
+    Result everything;  // with every part that a scenario may have
+    everything.cost.paid.emplace();
+    everything.cost.paid->per_million_tokens = 0.0;
+    everything.cost.energy.emplace();
+    everything.run = RunSummary{.energy_kwh = 0.0, .energy_cost = 0.0, .carbon_kg = 0.0, .cost = 0.0};
+    add_fields(Json::parse(to_json(everything)), "", "", all);
     return all;
   }();
   return fields;

@@ -31,6 +31,7 @@ const trainyard = (() => {
   const of_bytes = units("0 B", ["PiB", 2 ** 50], ["TiB", 2 ** 40], ["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 1024], ["B", 1]);
   const of_rates = units("0 B/s", ["TB/s", 1e12], ["GB/s", 1e9], ["MB/s", 1e6], ["kB/s", 1e3], ["B/s", 1]);
   const of_flops = units("0", ["EFLOP", 1e18], ["PFLOP", 1e15], ["TFLOP", 1e12], ["GFLOP", 1e9], ["MFLOP", 1e6], ["FLOP", 1]);
+  const of_energy = units("0 Wh", ["GWh", 1e6], ["MWh", 1e3], ["kWh", 1], ["Wh", 1e-3], ["mWh", 1e-6]);
   const of_counts = units("0", ["T", 1e12], ["B", 1e9], ["M", 1e6], ["K", 1e3], ["", 1]);
 
   // `count`: how many digits matter.
@@ -42,6 +43,7 @@ const trainyard = (() => {
       Math.abs(value) >= 60 && Math.abs(value) < 600 ? digits(value, count + 1) + " s" : scaled(value, of_seconds, count),
     bytes: (value, count = 3) => scaled(value, of_bytes, count),
     rate: (value, count = 3) => scaled(value, of_rates, count),
+    energy: (value, count = 3) => scaled(value, of_energy, count),
     flops: (value, count = 3) => scaled(value, of_flops, count),
     percent: (value, count = 3) => {
       const percent = 100 * value;

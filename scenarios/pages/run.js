@@ -21,6 +21,20 @@
       `of ${result.micro_batch}, recompute ${result.recompute}.`;
   }
 
+  // What is known of money and energy.
+  function costs() {
+    const {cost, run} = result;
+    const money = (amount) => `${format.count(amount)} ${cost.currency}`;
+    const tokens = cost.per_million_tokens;
+    return [
+      ...(cost.per_hour === undefined ? [] : [tokens === undefined
+        ? {name: "cost per step", value: money(cost.per_step), more: `${money(cost.per_hour)} an hour`}
+        : {name: "cost per million tokens", value: money(tokens), more: `${money(cost.per_hour)} an hour; ${cost.price}, ${cost.market.replaceAll("_", " ")}`}]),
+      ...(cost.power_w_per_device === undefined ? [] : [{name: "energy per step", value: format.energy(cost.energy_kwh_per_step), more: `${format.number(Math.round(cost.power_w_per_device))} W per device, with host, network and cooling`}]),
+      ...(run === undefined ? [] : [{name: "whole run", value: counted(Number(run.days.toPrecision(3)), "day", "days"), more: [run.cost === undefined ? "" : money(run.cost), run.energy_kwh === undefined ? "" : format.energy(run.energy_kwh)].filter((text) => text !== "").join(", ")}]),
+    ];
+  }
+
   function draw_summary() {
     const part = section("summary", "Summary", describe());
     const rate = summary.has_tokens ? result.tokens_per_s : result.samples_per_s;
@@ -33,6 +47,7 @@
       {name: "communication overhead", value: format.percent(result.communication_overhead), more: "of the step, beyond an ideal network"},
       {name: "memory", value: fits ? "fits" : "does not fit", class: fits ? "good" : "bad", more: `${format.bytes(peak_bytes)} of ${format.bytes(capacity_bytes)}`},
       {name: "device busy", value: format.percent(result.device_busy), more: "with any kernel"},
+      ...costs(),
     ]);
     for (const warning of result.warnings) part.append(element("p", {class: "warning"}, warning));
   }

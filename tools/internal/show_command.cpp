@@ -56,9 +56,10 @@ class ShowCommand : public Command {
   ShowCommand(CLI::App& command, const CommonOptions& common) : common_(common) {
     command
         .add_option("what", arguments_.what,
-                    "accelerators, nodes, fabrics, models, collectives, frameworks or topology")
+                    "accelerators, nodes, fabrics, models, collectives, prices, frameworks or topology")
         ->required()
-        ->check(CLI::IsMember({"accelerators", "nodes", "fabrics", "models", "collectives", "frameworks", "topology"}));
+        ->check(CLI::IsMember(
+            {"accelerators", "nodes", "fabrics", "models", "collectives", "prices", "frameworks", "topology"}));
     command
         .add_option("name", arguments_.name,
                     "one of them, in full; for topology a scenario file, whose links are listed")

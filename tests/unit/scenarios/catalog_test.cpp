@@ -16,8 +16,8 @@
 namespace trainyard::scenarios {
 namespace {
 
-constexpr std::array<EntryKind, 4> all_kinds{EntryKind::accelerator, EntryKind::node, EntryKind::fabric,
-                                             EntryKind::model};
+constexpr std::array<EntryKind, 5> all_kinds{EntryKind::accelerator, EntryKind::node, EntryKind::fabric,
+                                             EntryKind::model, EntryKind::price};
 
 // "gemm.tile" and "gemm" give the source of gemm.tile.
 void expect_sources(const Value& map, const std::string& path, const Value& sources, const std::string& file) {
@@ -39,8 +39,21 @@ TEST(Catalog, EveryBuiltInEntryCanBeRead) {
     EXPECT_EQ(error_of([&] { catalog.node(entry->name); }), "");
   for (const auto* entry : catalog.entries(EntryKind::fabric))
     EXPECT_EQ(error_of([&] { catalog.fabric(entry->name); }), "");
-  for (const auto* entry : catalog.entries(EntryKind::model))
-    EXPECT_EQ(error_of([&] { catalog.check(EntryKind::model, entry->name); }), "");
+  for (const EntryKind kind : {EntryKind::model, EntryKind::price})
+    for (const auto* entry : catalog.entries(kind))
+      EXPECT_EQ(error_of([&] { catalog.check(kind, entry->name); }), "");
+}
+
+TEST(Catalog, EveryUsualPriceIsAnEntry) {
+  const Catalog catalog;
+  int priced = 0;
+  for (const auto* entry : catalog.entries(EntryKind::node)) {
+    const std::string price = catalog.node(entry->name).price;
+    if (price.empty()) continue;
+    ++priced;
+    EXPECT_EQ(error_of([&] { catalog.check(EntryKind::price, price); }), "") << entry->name;
+  }
+  EXPECT_GT(priced, 15);
 }
 
 TEST(Catalog, OnlyFamiliesOfModelsLackDimensions) {
