@@ -134,10 +134,29 @@ constexpr std::array<Unit, 12> flop_rate_units{{{"FLOP/s", 1},
 constexpr std::array<Unit, 7> duration_units{
     {{"ps", 1}, {"ns", kilo}, {"us", mega}, {"\xC2\xB5s", mega}, {"\xCE\xBCs", mega}, {"ms", giga}, {"s", tera}}};
 
+constexpr std::int64_t minute = 60 * mega;  // in microseconds
+constexpr std::int64_t hour = 60 * minute;
+constexpr std::int64_t day = 24 * hour;
+constexpr std::array<Unit, 14> long_duration_units{{{"us", 1},
+                                                    {"ms", kilo},
+                                                    {"s", mega},
+                                                    {"min", minute},
+                                                    {"h", hour},
+                                                    {"hour", hour},
+                                                    {"hours", hour},
+                                                    {"d", day},
+                                                    {"day", day},
+                                                    {"days", day},
+                                                    {"week", 7 * day},
+                                                    {"weeks", 7 * day},
+                                                    {"year", 365 * day},
+                                                    {"years", 365 * day}}};
+
 constexpr Dimension sizes{"a size such as '80 GiB'", size_units, "one byte"};
 constexpr Dimension byte_rates{"a size per second such as '400 Gbit/s'", byte_rate_units, "one byte per second"};
 constexpr Dimension flop_rates{"a rate such as '989 TFLOP/s'", flop_rate_units, "one FLOP per second"};
 constexpr Dimension durations{"a duration such as '2 us'", duration_units, "one picosecond"};
+constexpr Dimension long_durations{"a duration such as '10 min'", long_duration_units, "one microsecond"};
 
 std::string_view trimmed(std::string_view text) {
   const std::size_t from = text.find_first_not_of(" \t");
@@ -241,6 +260,9 @@ Parsed<sim::FlopsPerSecond> parse_flops_per_second(std::string_view text) {
   return parse_quantity<sim::FlopsPerSecond>(text, flop_rates);
 }
 Parsed<sim::Duration> parse_duration(std::string_view text) { return parse_quantity<sim::Duration>(text, durations); }
+Parsed<sim::LongDuration> parse_long_duration(std::string_view text) {
+  return parse_quantity<sim::LongDuration>(text, long_durations);
+}
 
 Parsed<std::int64_t> parse_whole_number(std::string_view text) {
   const std::string expected = "expected a whole number, " + got(text);
@@ -283,6 +305,14 @@ std::string format_seconds(double seconds) {
 }
 
 std::string format_duration(sim::Duration duration) { return format_seconds(sim::to_seconds(duration)); }
+
+std::string format_long_seconds(double seconds) {
+  constexpr std::array<Scale, 6> scales{
+      {{"us", 1e-6}, {"ms", 1e-3}, {"s", 1}, {"min", 60}, {"h", 3600}, {"days", 86400}}};
+  return seconds == 0 ? "0 s" : scaled_text(seconds, scales, 3);
+}
+
+std::string format_long_duration(sim::LongDuration duration) { return format_long_seconds(sim::to_seconds(duration)); }
 
 std::string format_rate(sim::BytesPerSecond rate) {
   constexpr std::array<Scale, 5> scales{{{"B/s", 1}, {"kB/s", 1e3}, {"MB/s", 1e6}, {"GB/s", 1e9}, {"TB/s", 1e12}}};

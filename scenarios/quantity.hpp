@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "sim/long_time.hpp"
 #include "sim/units.hpp"
 
 namespace trainyard::scenarios {
@@ -23,6 +24,8 @@ Parsed<sim::Bytes> parse_bytes(std::string_view text);
 Parsed<sim::BytesPerSecond> parse_bytes_per_second(std::string_view text);
 Parsed<sim::FlopsPerSecond> parse_flops_per_second(std::string_view text);
 Parsed<sim::Duration> parse_duration(std::string_view text);
+// To the nearest microsecond; a year has 365 days.
+Parsed<sim::LongDuration> parse_long_duration(std::string_view text);
 
 // "1024", "2_000", "15e12": whole however it is written, with a sign if need be.
 Parsed<std::int64_t> parse_whole_number(std::string_view text);
@@ -32,6 +35,8 @@ Parsed<double> parse_real_number(std::string_view text);
 std::string format_bytes(sim::Bytes bytes);
 std::string format_duration(sim::Duration duration);
 std::string format_seconds(double seconds);
+std::string format_long_seconds(double seconds);  // up to days: "13.6 min", "54 days"
+std::string format_long_duration(sim::LongDuration duration);
 std::string format_rate(sim::BytesPerSecond rate);
 std::string format_rate(sim::FlopsPerSecond rate);
 std::string format_count(double count);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "scenarios/diagnostics.hpp"
+#include "scenarios/internal/goodput_report.hpp"
 #include "scenarios/internal/text.hpp"
 #include "scenarios/quantity.hpp"
 #include "scenarios/simulate.hpp"
@@ -135,7 +136,8 @@ std::string to_json(const Result& result) {
             {"communication", communication_json(result.communication)},
             {"links", links_json(result.links)},
             {"faulty_links", result.faulty_links},
-            {"cost", cost_json(result.cost)}};
+            {"cost", cost_json(result.cost)},
+            {"goodput", goodput_json(result.goodput)}};
   if (result.run) json["run"] = run_json(*result.run);
   json["engine"] = {{"wall_s", result.engine.wall_s}, {"peak_rss_bytes", result.engine.peak_rss_bytes},
                     {"events", result.engine.events}, {"operations", result.engine.operations},
@@ -340,7 +342,8 @@ std::string to_summary(const Scenario& scenario, const Result& result) {
     text += "  communication  " + percent(result.communication_overhead) + " of the step; " +
             format_seconds(result.ideal_step_time_s) + " on an ideal network\n";
   text += cost_text(result);
-  text += breakdown_text(result) + communication_text(result) + links_text(result) + memory_text(result);
+  text += breakdown_text(result) + communication_text(result) + links_text(result) + memory_text(result) +
+          goodput_text(result.goodput);
   text += "\nSimulated in " + format_seconds(result.engine.wall_s) + ": " +
           format_count(static_cast<double>(result.engine.operations)) + " operations on " +
           std::to_string(result.engine.ranks) + " ranks of " + std::to_string(result.engine.rank_classes) +

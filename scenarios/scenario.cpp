@@ -13,6 +13,7 @@
 #include "scenarios/internal/document.hpp"
 #include "scenarios/internal/entries.hpp"
 #include "scenarios/internal/reader.hpp"
+#include "scenarios/internal/reliability_entries.hpp"
 #include "scenarios/internal/training_entries.hpp"
 #include "scenarios/internal/value_text.hpp"
 #include "workloads/architecture.hpp"
@@ -31,6 +32,7 @@ struct Parts {
   const Value* strategy = nullptr;
   const Value* cost = nullptr;
   const Value* run = nullptr;
+  const Value* reliability = nullptr;
 };
 
 Parts read_top(Reader& reader, const Value& root, Scenario& scenario) {
@@ -41,13 +43,14 @@ Parts read_top(Reader& reader, const Value& root, Scenario& scenario) {
       {.name = "seed", .target = &scenario.seed, .help = ""},
       {.name = "workload", .target = &workload, .help = ""},
   };
-  const std::array<Section, 6> sections{{{"cluster", &parts.cluster, true},
+  const std::array<Section, 7> sections{{{"cluster", &parts.cluster, true},
                                          {"model", &parts.model, true},
                                          {"training", &parts.training, true},
                                          {"strategy", &parts.strategy, true},
+                                         {"reliability", &parts.reliability},
                                          {"cost", &parts.cost},
                                          {"run", &parts.run}}};
-  const std::array<Later, 3> later{{{"workload", "inference"}, {"inference"}, {"reliability"}}};
+  const std::array<Later, 2> later{{{"workload", "inference"}, {"inference"}}};
   reader.read(root, "", {.keys = keys, .sections = sections, .later = later});
   return parts;
 }
@@ -193,6 +196,7 @@ void check_relations(Reader& reader, Scenario& scenario) {
   if (reader.mistakes() > 0) return;
   check_size(reader, scenario);
   if (reader.mistakes() == 0) check_job(reader, scenario);
+  if (reader.mistakes() == 0 && scenario.reliability) check_reliability(reader, scenario);
 }
 
 }  // namespace
@@ -210,6 +214,7 @@ Scenario read_scenario(const Value& root, const Catalog& catalog) {
   if (parts.strategy != nullptr) read_strategy(reader, *parts.strategy, catalog.frameworks(), scenario);
   if (reader.mistakes() == 0 || parts.cost != nullptr) read_cost(reader, catalog, parts.cost, scenario);
   if (parts.run != nullptr) scenario.run = read_run(reader, *parts.run);
+  if (parts.reliability != nullptr) scenario.reliability = read_reliability(reader, *parts.reliability);
   scenario.model = model.model;
   scenario.training.routing.seed = scenario.seed;
   for (const std::string& warning : model.warnings) scenario.warnings.push_back("model: " + warning);

@@ -11,6 +11,7 @@
 #include "scenarios/catalog.hpp"
 #include "scenarios/cost.hpp"
 #include "scenarios/frameworks.hpp"
+#include "scenarios/reliability.hpp"
 #include "strategies/strategy.hpp"
 #include "topology/cluster.hpp"
 #include "topology/hardware.hpp"
@@ -42,10 +43,12 @@ struct Scenario {
   std::unique_ptr<strategies::Strategy> strategy;  // holds its options
   CostOptions cost;
   std::optional<RunTarget> run;
+  std::optional<Reliability> reliability;
   std::vector<std::string> warnings;
 };
 
 topology::Cluster make_cluster(const Scenario& scenario);
+topology::Cluster make_cluster(const Scenario& scenario, const topology::Cluster::NodeFault& fault);  // one more
 
 struct LoadOptions {
   std::vector<std::string> overrides;  // "cluster.nodes=128", as given to --set

@@ -33,6 +33,7 @@ struct DefaultText {
   std::string operator()(const sim::BytesPerSecond* value) const { return format_rate(*value); }
   std::string operator()(const sim::FlopsPerSecond* value) const { return format_rate(*value); }
   std::string operator()(const sim::Duration* value) const { return format_duration(*value); }
+  std::string operator()(const sim::LongDuration* value) const { return format_long_duration(*value); }
   std::string operator()(const std::vector<std::int64_t>* value) const { return list_text(*value); }
   template <class Value>
   std::string operator()(const std::optional<Value>* value) const {
@@ -60,6 +61,7 @@ struct KindText {
   std::string operator()(const sim::BytesPerSecond*) const { return "rate, such as 25 GB/s"; }
   std::string operator()(const sim::FlopsPerSecond*) const { return "rate, such as 10 TFLOP/s"; }
   std::string operator()(const sim::Duration*) const { return "time, such as 2 us"; }
+  std::string operator()(const sim::LongDuration*) const { return "time, such as 10 min"; }
   std::string operator()(const std::vector<std::int64_t>*) const { return "list, such as [1, 2]"; }
   template <class Value>
   std::string operator()(const std::optional<Value>*) const {

@@ -11,6 +11,7 @@
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/memory.hpp"
+#include "scenarios/internal/step_facts.hpp"
 #include "sim/broken_invariant.hpp"
 #include "sim/fold.hpp"
 #include "strategies/device_classes.hpp"
@@ -164,7 +165,8 @@ PeriodWork work_of(const Scenario& scenario, const Result& result, double peak) 
       Activity::waiting, Activity::idle,    Activity::waiting};
   PeriodWork work{.seconds = result.step_time_s,
                   .tokens = static_cast<double>(scenario.training.global_batch * scenario.training.sequence),
-                  .samples = static_cast<double>(scenario.training.global_batch)};
+                  .samples = static_cast<double>(scenario.training.global_batch),
+                  .goodput = result.goodput.fraction};
   for (std::size_t i = 0; i < activity_of.size(); ++i)
     work.activity.at(static_cast<std::size_t>(activity_of.at(i))) += result.breakdown_s.at(i);
   const auto precision = static_cast<std::size_t>(scenario.training.precision);
@@ -286,6 +288,9 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   result.device_busy = 1 - outcome.time.idle.mean_seconds(ranks) / result.step_time_s;
   const double peak = mean_peak(scenario, cluster);
   fill_rates(result, scenario, peak, hardware_flops(step.plan));
+  if (scenario.reliability)
+    result.goodput = goodput_of(*scenario.reliability, facts_of(scenario, training, result),
+                                static_cast<std::uint64_t>(scenario.seed));
   const PeriodWork work = work_of(scenario, result, peak);
   result.cost = cost_of(scenario, work);
   if (scenario.run) result.run = run_of(*scenario.run, scenario, work, result.cost);

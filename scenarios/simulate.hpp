@@ -117,6 +117,7 @@ struct Result {
   MemorySummary memory;
   CostSummary cost;
   std::optional<RunSummary> run;  // where the scenario says how long it is
+  GoodputSummary goodput;
   std::vector<CommunicationSummary> communication;
   std::vector<LinkSummary> links;
   std::vector<std::string> faulty_links;

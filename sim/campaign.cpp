@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <string>
 
@@ -55,7 +56,7 @@ class Campaign {
   void return_node();
   void add_nodes(std::int64_t count);
   void remove_node();
-  void replace_stragglers(std::size_t batch);
+  void replace_stragglers(std::uint64_t batch);
 
   void begin_training();
   void begin_saving();
@@ -92,7 +93,8 @@ class Campaign {
 
   std::int64_t missing_ = 0;
   std::int64_t spares_ = 0;
-  std::vector<std::int64_t> slow_;  // nodes, by batches that are found together
+  std::map<std::uint64_t, std::int64_t> slow_;  // nodes, by batches that are found together; none is empty
+  std::uint64_t next_batch_ = 0;
   std::int64_t all_slow_ = 0;
   CampaignOutcome outcome_;
 };
@@ -204,8 +206,8 @@ void Campaign::add_nodes(std::int64_t count) {
   std::int64_t slow = 0;
   for (std::int64_t i = 0; i < count; ++i) slow += qualities_.chance(inputs_.stragglers->share) ? 1 : 0;
   if (slow == 0) return;
-  const std::size_t batch = slow_.size();
-  slow_.push_back(slow);
+  const std::uint64_t batch = inputs_.stragglers->found ? next_batch_++ : 0;
+  slow_[batch] += slow;
   all_slow_ += slow;
   if (inputs_.stragglers->found)
     engine_.after(*inputs_.stragglers->found, stragglers_are_found, [this, batch] { replace_stragglers(batch); });
@@ -214,19 +216,19 @@ void Campaign::add_nodes(std::int64_t count) {
 void Campaign::remove_node() {
   if (all_slow_ == 0) return;
   std::int64_t victim = victims_.below(inputs_.nodes);  // slow ones are numbered first
-  for (std::int64_t& batch : slow_) {
-    victim -= batch;
+  for (auto batch = slow_.begin(); batch != slow_.end(); ++batch) {
+    victim -= batch->second;
     if (victim >= 0) continue;
-    --batch;
     --all_slow_;
+    if (--batch->second == 0) slow_.erase(batch);
     return;
   }
 }
 
-void Campaign::replace_stragglers(std::size_t batch) {
-  const std::int64_t found = slow_[batch];
-  if (found == 0) return;
-  slow_[batch] = 0;
+void Campaign::replace_stragglers(std::uint64_t batch) {
+  const auto slow = slow_.extract(batch);
+  if (slow.empty()) return;
+  const std::int64_t found = slow.mapped();
   all_slow_ -= found;
   add_nodes(found);
   replaced_ = true;

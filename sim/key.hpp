@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "sim/long_time.hpp"
 #include "sim/units.hpp"
 
 namespace trainyard::sim {
@@ -21,7 +22,8 @@ struct Choice {
 struct Key {
   using Target = std::variant<bool*, std::int64_t*, double*, std::string*, Choice*, Bytes*, BytesPerSecond*,
                               FlopsPerSecond*, Duration*, std::optional<bool>*, std::optional<std::int64_t>*,
-                              std::optional<double>*, std::optional<std::string>*, std::vector<std::int64_t>*>;
+                              std::optional<double>*, std::optional<std::string>*, std::vector<std::int64_t>*,
+                              LongDuration*, std::optional<LongDuration>*>;
   std::string_view name;
   Target target;  // holds the default until a scenario sets it
   std::string_view help;

@@ -306,4 +306,10 @@ void read_cluster(Reader& reader, const Catalog& catalog, const Value& cluster, 
 
 topology::Cluster make_cluster(const Scenario& scenario) { return Cluster(request_of(scenario)); }
 
+topology::Cluster make_cluster(const Scenario& scenario, const topology::Cluster::NodeFault& fault) {
+  Cluster::Request request = request_of(scenario);
+  request.node_faults.push_back(fault);
+  return Cluster(request);
+}
+
 }  // namespace trainyard::scenarios

@@ -92,6 +92,12 @@ std::string parse(const Value& value, const sim::Key& key, sim::Duration& target
   return error.empty() ? out_of_bounds(static_cast<double>(target.count()), key, value, show) : error;
 }
 
+std::string parse(const Value& value, const sim::Key& key, sim::LongDuration& target) {
+  std::string error = take(parse_long_duration(value.scalar), target);
+  const auto show = [](std::int64_t count) { return format_long_duration({count}); };
+  return error.empty() ? out_of_bounds(static_cast<double>(target.count), key, value, show) : error;
+}
+
 template <class T>
 std::string parse(const Value& value, const sim::Key& key, std::optional<T>& target) {
   T read{};
@@ -112,8 +118,10 @@ std::string parse(const Value& value, const sim::Key& key, std::vector<std::int6
 }
 
 template <class T>
-constexpr bool is_quantity = std::is_same_v<T, sim::Bytes> || std::is_same_v<T, sim::BytesPerSecond> ||
-                             std::is_same_v<T, sim::FlopsPerSecond> || std::is_same_v<T, sim::Duration>;
+constexpr bool is_quantity =
+    std::is_same_v<T, sim::Bytes> || std::is_same_v<T, sim::BytesPerSecond> || std::is_same_v<T, sim::FlopsPerSecond> ||
+    std::is_same_v<T, sim::Duration> || std::is_same_v<T, sim::LongDuration> ||
+    std::is_same_v<T, std::optional<sim::LongDuration>>;
 
 std::string parse_key(const Value& value, const sim::Key& key) {
   return std::visit(

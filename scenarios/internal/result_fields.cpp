@@ -34,6 +34,9 @@ const std::vector<ResultField>& result_fields() {
     everything.cost.paid->per_million_tokens = 0.0;
     everything.cost.energy.emplace();
     everything.run = RunSummary{.energy_kwh = 0.0, .energy_cost = 0.0, .carbon_kg = 0.0, .cost = 0.0};
+    CampaignSummary& campaign = everything.goodput.campaign.emplace();
+    campaign.expected.emplace();
+    campaign.mtbf.emplace();
     add_fields(Json::parse(to_json(everything)), "", "", all);
     return all;
   }();
