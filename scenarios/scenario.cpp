@@ -87,7 +87,7 @@ void check_precision(Reader& reader, const Scenario& scenario) {
   const workloads::Accelerator& accelerator = scenario.accelerator;
   if (accelerator.supports(scenario.training.precision)) return;
   std::vector<std::string_view> supported;
-  for (std::size_t i = 0; i < workloads::precisions; ++i)
+  for (std::size_t i = 0; i < workloads::training_precisions; ++i)
     if (accelerator.peak[i].count > 0) supported.push_back(workloads::precision_names[i]);
   reader.report_at("training.precision", accelerator.name + " has no " +
                                              std::string{to_string(scenario.training.precision)} + "; choose " +

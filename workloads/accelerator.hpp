@@ -10,9 +10,10 @@
 
 namespace trainyard::workloads {
 
-enum class Precision : std::uint8_t { fp32, tf32, fp16, bf16, fp8 };
-constexpr std::size_t precisions = 5;
-constexpr std::array<std::string_view, precisions> precision_names{"fp32", "tf32", "fp16", "bf16", "fp8"};
+enum class Precision : std::uint8_t { fp32, tf32, fp16, bf16, fp8, int8 };
+constexpr std::size_t precisions = 6;
+constexpr std::size_t training_precisions = 5;  // the first so many; whole numbers only multiply in inference
+constexpr std::array<std::string_view, precisions> precision_names{"fp32", "tf32", "fp16", "bf16", "fp8", "int8"};
 constexpr std::string_view to_string(Precision precision) {
   return precision_names[static_cast<std::size_t>(precision)];
 }

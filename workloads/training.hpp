@@ -105,6 +105,7 @@ constexpr std::int64_t element_bytes(Precision precision) {
     case Precision::bf16:
       return 2;
     case Precision::fp8:
+    case Precision::int8:
       return 1;
   }
   return 4;

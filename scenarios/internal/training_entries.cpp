@@ -172,7 +172,9 @@ void check_training(Reader& reader, const workloads::Training& training) {
 }  // namespace
 
 void read_training(Reader& reader, const Value& value, workloads::Training& training) {
-  sim::Choice precision = choice_of(workloads::precision_names, "bf16");
+  const auto* const precision_names = workloads::precision_names.begin();
+  sim::Choice precision{.value = "bf16",
+                        .choices = {precision_names, precision_names + workloads::training_precisions}};
   sim::Choice recipe = choice_of(workloads::fp8_recipe_names, "tensorwise");
   sim::Choice optimizer = choice_of(workloads::optimizer_names, "adamw");
   sim::Choice attention = choice_of(workloads::attention_names, "");
