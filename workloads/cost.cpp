@@ -188,6 +188,15 @@ double KernelCosts::attention_shape_factor(const AttentionShape& shape) const {
   return ramp * head * wave;
 }
 
+double KernelCosts::flash_rate(Precision precision, double efficiency) const {
+  const Precision compute = precision == Precision::fp8 ? Precision::bf16 : precision;
+  return clock_ * static_cast<double>(accelerator_.peak[static_cast<std::size_t>(compute)].count) * efficiency;
+}
+
+double KernelCosts::forward_flash_rate(Precision precision, AttentionKernel kernel) const {
+  return flash_rate(precision, flash_kernels(accelerator_, kernel).forward);
+}
+
 sim::Kernel KernelCosts::flash(std::string name, const AttentionShape& shape, const FlashWork& work,
                                Precision precision) const {
   const double products = 2 * static_cast<double>(shape.batch) * shape.pairs * static_cast<double>(shape.heads);
@@ -197,9 +206,7 @@ sim::Kernel KernelCosts::flash(std::string name, const AttentionShape& shape, co
   const std::int64_t elements = shape.queries * shape.heads * (shape.qk_dim + shape.v_dim) +
                                 shape.keys * shape.kv_heads * (shape.qk_dim + shape.v_dim);
   const double bytes = work.passes * static_cast<double>(shape.batch * elements * activation_bytes(precision));
-  const Precision compute = precision == Precision::fp8 ? Precision::bf16 : precision;
-  const double rate = clock_ * static_cast<double>(accelerator_.peak[static_cast<std::size_t>(compute)].count);
-  const double seconds = executed / (rate * work.efficiency * attention_shape_factor(shape));
+  const double seconds = executed / (flash_rate(precision, work.efficiency) * attention_shape_factor(shape));
   sim::Kernel kernel =
       finish(std::move(name), sim::KernelClass::attention, std::max(seconds, memory_seconds(bytes)), executed, bytes);
   kernel.model_flops = {static_cast<std::int64_t>(forward * work.model)};

@@ -43,6 +43,13 @@ struct AttentionShape {
   double pairs = 0;       // of queries and keys that are computed, per head and sample
 };
 
+// Matrices of weights as inference keeps them, and how they are multiplied.
+struct StoredWeights {
+  double element_bytes = 2;                // in memory, with their scales
+  Precision arithmetic = Precision::bf16;  // of the product; the other factor is read in it too
+  bool dequantised = false;                // brought to `arithmetic` inside the kernel, on the way to the product
+};
+
 class KernelCosts {
  public:
   // On the slowest of `devices` parts.
@@ -77,6 +84,18 @@ class KernelCosts {
   sim::Kernel flash_backward(std::string name, const AttentionShape& shape, Precision precision,
                              AttentionKernel kernel = AttentionKernel::flash) const;
 
+  // Of inference, in inference_cost.cpp. As gemm() and grouped_gemm(), with the weights (k x n) read as they are
+  // stored. Few rows, as in decoding, have kernels of their own, whose tiles are no taller than the rows: reading the
+  // weights is then what takes the time.
+  sim::Kernel stored_gemm(std::string name, const Gemm& shape, const StoredWeights& weights) const;
+  sim::Kernel stored_grouped_gemm(std::string name, const GroupedGemm& shape, const StoredWeights& weights) const;
+
+  // Queries against keys and values in a cache, of which they read `cache` bytes once: heads that share them do so
+  // together, and parts of long sequences are spread over the SMs (FlashAttention-2, arXiv 2307.08691, with the split
+  // along keys of Flash-Decoding, pytorch.org/blog/flash-decoding, 2023).
+  sim::Kernel cached_attention(std::string name, const AttentionShape& shape, sim::Bytes cache, Precision precision,
+                               AttentionKernel kernel) const;
+
  private:
   struct FlashWork {  // in multiples of the forward pass
     double qk = 1;    // products along the keys' dimension
@@ -99,6 +118,9 @@ class KernelCosts {
   double peak(Precision precision) const;
   double memory_seconds(double bytes) const;
   double attention_shape_factor(const AttentionShape& shape) const;
+  double stored_product_seconds(std::span<const Outputs> outputs, double k, const StoredWeights& weights) const;
+  double flash_rate(Precision precision, double efficiency) const;
+  double forward_flash_rate(Precision precision, AttentionKernel kernel) const;
   sim::Kernel finish(std::string name, sim::KernelClass kind, double seconds, double flops, double bytes) const;
 
   const Accelerator& accelerator_;

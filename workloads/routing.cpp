@@ -123,4 +123,15 @@ std::vector<std::int64_t> busiest_rank_loads(const ExpertRouting& routing, std::
   return busiest;
 }
 
+std::vector<std::int64_t> drawn_loads(std::int64_t experts, std::int64_t top_k, std::int64_t tokens) {
+  const double missed = 1 - static_cast<double>(top_k) / static_cast<double>(experts);
+  const double drawn = static_cast<double>(experts) * (1 - std::pow(missed, static_cast<double>(tokens)));
+  const std::int64_t count = std::clamp(std::int64_t{std::llround(drawn)}, std::min(top_k, experts), experts);
+  std::vector<std::int64_t> loads(static_cast<std::size_t>(experts), 0);
+  const std::int64_t rows = tokens * top_k;
+  for (std::int64_t i = 0; i < count; ++i)
+    loads[static_cast<std::size_t>(i)] = rows / count + (i < rows % count ? 1 : 0);
+  return loads;
+}
+
 }  // namespace trainyard::workloads

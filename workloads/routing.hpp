@@ -23,4 +23,8 @@ std::vector<std::int64_t> expert_loads(const ExpertRouting& routing, std::int64_
 std::vector<std::int64_t> busiest_rank_loads(const ExpertRouting& routing, std::int64_t experts, std::int64_t top_k,
                                              std::int64_t tokens, std::int64_t ranks);
 
+// Rows of each expert when tokens draw their `top_k` at random, all alike: as many experts as are drawn on average,
+// experts x (1 - (1 - top_k / experts)^tokens), share the rows evenly, the others have none.
+std::vector<std::int64_t> drawn_loads(std::int64_t experts, std::int64_t top_k, std::int64_t tokens);
+
 }  // namespace trainyard::workloads

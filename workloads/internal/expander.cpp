@@ -26,6 +26,7 @@ Layer Expander::layer(std::int64_t input_elements) {
     std::visit([&](const auto& work) { expand(operation, work); }, operation.work);
   }
   for (Operator& op : layer_.operators) {
+    if (serving_ != nullptr) store_weights(op);
     layer_.parameters += op.parameters;
     layer_.trained += op.trained;
     layer_.frozen += op.frozen;
@@ -153,8 +154,11 @@ void Expander::add_product(const Operation& operation, const LinearWork& work, c
   if (product.parts.size() > 2)
     append(op.input_gradient, costs_.memory_bound("join gradients", bytes(product.tokens * product.outputs) * 2));
   add_casts(op, product);
-  append(op.forward, costs_.gemm(product.name, {.m = product.tokens, .n = product.outputs, .k = product.inputs},
-                                 product.precision));
+  if (serving_ != nullptr)
+    add_stored_product(op, product, work.bias);
+  else
+    append(op.forward, costs_.gemm(product.name, {.m = product.tokens, .n = product.outputs, .k = product.inputs},
+                                   product.precision));
   append(op.input_gradient,
          costs_.gemm(product.name + " input gradient", {.m = product.tokens, .n = product.inputs, .k = product.outputs},
                      product.precision));

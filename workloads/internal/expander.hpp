@@ -1,21 +1,37 @@
 // One block of a model expanded into the kernels of one device's share of it. Attention is in expander_attention.cpp,
-// experts are in expander_experts.cpp, products over grids of ranks in expander_grid.cpp.
+// experts are in expander_experts.cpp, products over grids of ranks in expander_grid.cpp, what is particular to
+// inference in expander_inference.cpp.
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "workloads/inference.hpp"
 #include "workloads/layers.hpp"
 
 namespace trainyard::workloads {
 
+// A forward pass for its own sake: weights as they are stored, keys and values in a cache.
+struct Serving {
+  const Inference& inference;
+  std::int64_t context = 0;  // tokens that each query sees in the cache; 0: prompts, which see themselves
+  std::optional<Model::LatentAttention> latent = {};
+};
+
 class Expander {
  public:
   Expander(const Architecture& architecture, const Training& training, const Shard& shard, const KernelStyle& style,
-           const KernelCosts& costs, const Block& block)
-      : architecture_(architecture), training_(training), shard_(shard), style_(style), costs_(costs), block_(block) {}
+           const KernelCosts& costs, const Block& block, const Serving* serving = nullptr)
+      : architecture_(architecture),
+        training_(training),
+        shard_(shard),
+        style_(style),
+        costs_(costs),
+        block_(block),
+        serving_(serving) {}
 
   // `input_elements`: of a sample, what the block before hands on.
   Layer layer(std::int64_t input_elements);
@@ -85,6 +101,16 @@ class Expander {
   void add_selection(Operator& op, std::int64_t experts) const;
   bool quantises_rows() const { return shard_.dispatches_in_8_bits && shard_.expert > 1; }
 
+  // Of inference.
+  bool serves_quantised(Precision precision) const;
+  StoredWeights stored_weights(Precision precision, std::int64_t inputs) const;
+  void add_quantisation(Operator& op, const std::string& name, std::int64_t values, Precision precision) const;
+  void add_stored_product(Operator& op, const Product& product, bool bias) const;
+  sim::Bytes weights_in_store(std::int64_t weights, std::int64_t inputs, Precision precision) const;
+  void store_weights(Operator& op) const;
+  void add_cache_write(const AttentionWork& work);
+  bool add_cached_attention(Operator& op, const AttentionWork& work) const;
+
   Operator& add(std::string name, Role role);
   static void append(std::vector<sim::Kernel>& kernels, sim::Kernel kernel) { kernels.push_back(std::move(kernel)); }
   // With a scale in 32 bits per 128 values (DeepSeek-V3, arXiv 2412.19437, section 3.3).
@@ -128,6 +154,7 @@ class Expander {
   const KernelStyle& style_;
   const KernelCosts& costs_;
   const Block& block_;
+  const Serving* serving_;  // absent where a model is trained
   Layer layer_;
   Region region_ = Region::other;
   bool shared_experts_ = false;    // the operation at hand is of those

@@ -51,6 +51,7 @@ void Expander::add_flash_attention(Operator& op, const AttentionShape& shape, At
 }
 
 void Expander::expand(const Operation& operation, const AttentionWork& work) {
+  if (serving_ != nullptr) add_cache_write(work);
   Operator& op = add(operation.name, Role::attention);
   op.module = Module::core_attention;
   op.output_saved_selectively = true;
@@ -75,7 +76,7 @@ void Expander::expand(const Operation& operation, const AttentionWork& work) {
     // Softmax output; with dropout also its result and a mask of one byte (Korthikanti et al., arXiv 2205.05198).
     op.scores = Bytes{scores * (dropout() ? 2 * element() + 1 : element())};
   } else {
-    add_flash_attention(op, shape, kernel);
+    if (!add_cached_attention(op, work)) add_flash_attention(op, shape, kernel);
     op.scores = Bytes{4 * tokens() * heads};  // the log-sum-exp of every row
   }
   op.saved = inputs + op.output * (flash && style_.attention_output_copied ? 2 : 1) + op.scores;

@@ -102,16 +102,24 @@ void Expander::add_expert_product(const ExpertProduct& product) {
                                     .output_bytes = style_.weight_gradient_bytes};
   // Without a grouped kernel, one expert after the other.
   const auto multiply = [&](std::vector<Kernel>& kernels, const std::string& called, const GroupedGemm& groups) {
-    if (style_.grouped_experts) return append(kernels, costs_.grouped_gemm(called, groups, precision));
+    const auto multiply_some = [&](const GroupedGemm& some) {
+      append(kernels, serving_ != nullptr ? costs_.stored_grouped_gemm(called, some, stored_weights(precision, some.k))
+                                          : costs_.grouped_gemm(called, some, precision));
+    };
+    if (style_.grouped_experts) return multiply_some(groups);
     GroupedGemm one = groups;
     for (const std::int64_t rows : groups.rows) {
       one.rows = {rows};
-      if (rows > 0) append(kernels, costs_.grouped_gemm(called, one, precision));
+      if (rows > 0) multiply_some(one);
     }
   };
   const std::int64_t rows = sum_of(shape.rows);
   op.parameters = experts * (shape.k * shape.n + (bias ? shape.n : 0));
   if (quantized()) add_dequantisation(op, name);
+  if (serving_ != nullptr) {
+    add_quantisation(op, name, rows * shape.k, precision);
+    op.frozen = weights_in_store(experts * shape.k * shape.n, shape.k, precision) + bytes(bias ? experts * shape.n : 0);
+  }
   add_casts(op, {.name = name,
                  .parts = {},
                  .tokens = rows,
@@ -173,11 +181,14 @@ void Expander::add_selection(Operator& op, std::int64_t experts) const {
 void Expander::expand(const Operation& operation, const ExpertsWork& work) {
   const bool all_to_all = shard_.dispatcher == TokenDispatcher::all_to_all;
   const std::int64_t own = replicated();
-  std::vector<std::int64_t> loads =
-      busiest_rank_loads(training_.routing, work.count, work.top_k, own * work.top_k, shard_.expert);
+  std::vector<std::int64_t> loads = serving_ != nullptr ? drawn_loads(work.count, work.top_k, own)
+                                                        : busiest_rank_loads(training_.routing, work.count, work.top_k,
+                                                                             own * work.top_k, shard_.expert);
   const std::int64_t sent = sum_of(loads);  // rows that go between ranks, each way
-  for (std::int64_t& load : loads) load *= shard_.expert_tensor;
-  const std::int64_t held = sent * shard_.expert_tensor;  // rows of the buffers, or of the capacity
+  // Ranks that share every expert bring their tokens to it; in inference all have the same ones.
+  const std::int64_t sharing = serving_ != nullptr ? 1 : shard_.expert_tensor;
+  for (std::int64_t& load : loads) load *= sharing;
+  const std::int64_t held = sent * sharing;  // rows of the buffers, or of the capacity
   const Bytes tokens = bytes(own * work.hidden);
   const Bytes sent_rows = bytes(sent * work.hidden);
   const Bytes held_rows = bytes(held * work.hidden);
