@@ -3,8 +3,10 @@
 #include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "scenarios/diagnostics.hpp"
+#include "scenarios/inference.hpp"
 #include "scenarios/internal/goodput_report.hpp"
 #include "scenarios/internal/text.hpp"
 #include "scenarios/quantity.hpp"
@@ -100,12 +102,40 @@ Json run_json(const RunSummary& run) {
   return json;
 }
 
+Json breakdown_json(const Breakdown& breakdown) {
+  Json json;
+  for (std::size_t i = 0; i < breakdown_names.size(); ++i) json[std::string(breakdown_names.at(i))] = breakdown.at(i);
+  return json;
+}
+
+Json inference_json(const InferenceSummary& inference) {
+  return {{"prefill_s", inference.prefill_s},
+          {"time_per_token_s", inference.time_per_token_s},
+          {"request_s", inference.request_s},
+          {"tokens_per_s", inference.tokens_per_s},
+          {"replicas", inference.replicas},
+          {"batch", inference.batch},
+          {"largest_batch", inference.largest_batch},
+          {"kv_cache_bytes", inference.kv_cache_bytes},
+          {"kv_cache_bytes_per_token", inference.kv_cache_bytes_per_token},
+          {"weights_bytes", inference.weights_bytes},
+          {"prefill_compute_utilization", inference.prefill_compute_utilization},
+          {"decode_memory_utilization", inference.decode_memory_utilization},
+          {"prefill_breakdown_s", breakdown_json(inference.prefill_breakdown_s)},
+          {"decode_breakdown_s", breakdown_json(inference.decode_breakdown_s)}};
+}
+
+// Leaves out what means nothing where nothing is trained.
+Json with_inference(Json json, const InferenceSummary& inference) {
+  json["inference"] = inference_json(inference);
+  for (const char* of_training : {"micro_batch", "micro_batches", "recompute", "links", "faulty_links"})
+    json.erase(of_training);
+  return json;
+}
+
 }  // namespace
 
 std::string to_json(const Result& result) {
-  Json breakdown;
-  for (std::size_t i = 0; i < breakdown_names.size(); ++i)
-    breakdown[std::string(breakdown_names.at(i))] = result.breakdown_s.at(i);
   Json json{{"schema", 1},
             {"scenario", result.scenario},
             {"seed", result.seed},
@@ -129,7 +159,7 @@ std::string to_json(const Result& result) {
             {"mfu_full_attention", result.mfu_full_attention},
             {"hfu", result.hfu},
             {"device_busy", result.device_busy},
-            {"breakdown_s", breakdown},
+            {"breakdown_s", breakdown_json(result.breakdown_s)},
             {"ideal_step_time_s", result.ideal_step_time_s},
             {"communication_overhead", result.communication_overhead},
             {"memory", memory_json(result.memory)},
@@ -143,6 +173,7 @@ std::string to_json(const Result& result) {
                     {"events", result.engine.events}, {"operations", result.engine.operations},
                     {"ranks", result.engine.ranks},   {"rank_classes", result.engine.rank_classes}};
   json["warnings"] = result.warnings;
+  if (result.inference) json = with_inference(std::move(json), *result.inference);
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
@@ -310,6 +341,7 @@ std::string memory_to_csv(std::span<const MemoryRow> rows) {
 }
 
 std::string to_summary(const Scenario& scenario, const Result& result) {
+  if (scenario.inference) return inference_summary(scenario, result, cost_text(result));
   const strategies::Parallelism& p = result.parallelism;
   std::string text = printable(result.scenario) + "\n";
   text += "  " + std::to_string(result.devices) +

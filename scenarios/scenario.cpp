@@ -12,6 +12,7 @@
 #include "scenarios/internal/cost_entries.hpp"
 #include "scenarios/internal/document.hpp"
 #include "scenarios/internal/entries.hpp"
+#include "scenarios/internal/inference_entries.hpp"
 #include "scenarios/internal/reader.hpp"
 #include "scenarios/internal/reliability_entries.hpp"
 #include "scenarios/internal/training_entries.hpp"
@@ -32,26 +33,42 @@ struct Parts {
   const Value* strategy = nullptr;
   const Value* cost = nullptr;
   const Value* run = nullptr;
+  const Value* inference = nullptr;
   const Value* reliability = nullptr;
 };
 
+// A workload has sections of its own.
+void refuse_other_workload(Reader& reader, const Parts& parts, bool serves) {
+  const std::string instead =
+      serves ? "says how a model is trained, and the workload is inference; give 'inference' alone"
+             : "says how a model generates, and the workload is training; give 'workload: inference' with it";
+  if (serves && parts.training != nullptr) reader.report_at("training", instead);
+  if (serves && parts.strategy != nullptr) reader.report_at("strategy", instead);
+  if (serves && parts.reliability != nullptr)
+    reader.report_at("reliability", "says what becomes of training that fails, and the workload is inference");
+  if (!serves && parts.inference != nullptr) reader.report_at("inference", instead);
+}
+
 Parts read_top(Reader& reader, const Value& root, Scenario& scenario) {
   Parts parts;
-  sim::Choice workload{.value = "training", .choices = {"training"}};
+  sim::Choice workload{.value = "training", .choices = {"training", "inference"}};
+  const Value* given = root.find("workload");
+  const bool serves = given != nullptr && given->scalar == "inference";
   const std::vector<sim::Key> keys{
       {.name = "name", .target = &scenario.name, .help = ""},
       {.name = "seed", .target = &scenario.seed, .help = ""},
       {.name = "workload", .target = &workload, .help = ""},
   };
-  const std::array<Section, 7> sections{{{"cluster", &parts.cluster, true},
+  const std::array<Section, 8> sections{{{"cluster", &parts.cluster, true},
                                          {"model", &parts.model, true},
-                                         {"training", &parts.training, true},
-                                         {"strategy", &parts.strategy, true},
+                                         {"training", &parts.training, !serves},
+                                         {"strategy", &parts.strategy, !serves},
+                                         {"inference", &parts.inference, serves},
                                          {"reliability", &parts.reliability},
                                          {"cost", &parts.cost},
                                          {"run", &parts.run}}};
-  const std::array<Later, 2> later{{{"workload", "inference"}, {"inference"}}};
-  reader.read(root, "", {.keys = keys, .sections = sections, .later = later});
+  reader.read(root, "", {.keys = keys, .sections = sections});
+  refuse_other_workload(reader, parts, serves);
   return parts;
 }
 
@@ -189,6 +206,7 @@ void check_job(Reader& reader, Scenario& scenario) {
 }
 
 void check_relations(Reader& reader, Scenario& scenario) {
+  if (scenario.inference) return check_inference(reader, scenario);
   check_precision(reader, scenario);
   check_positions(reader, scenario);
   check_model_parts(reader, scenario);
@@ -212,6 +230,7 @@ Scenario read_scenario(const Value& root, const Catalog& catalog) {
   if (parts.model != nullptr) model = read_model(reader, catalog, *parts.model, "model");
   if (parts.training != nullptr) read_training(reader, *parts.training, scenario.training);
   if (parts.strategy != nullptr) read_strategy(reader, *parts.strategy, catalog.frameworks(), scenario);
+  if (parts.inference != nullptr) read_inference(reader, *parts.inference, scenario.inference.emplace());
   if (reader.mistakes() == 0 || parts.cost != nullptr) read_cost(reader, catalog, parts.cost, scenario);
   if (parts.run != nullptr) scenario.run = read_run(reader, *parts.run);
   if (parts.reliability != nullptr) scenario.reliability = read_reliability(reader, *parts.reliability);

@@ -16,6 +16,7 @@
 #include "topology/cluster.hpp"
 #include "topology/hardware.hpp"
 #include "workloads/accelerator.hpp"
+#include "workloads/inference.hpp"
 #include "workloads/model.hpp"
 #include "workloads/training.hpp"
 
@@ -38,6 +39,7 @@ struct Scenario {
   std::vector<topology::Cluster::NodeFault> node_faults;
   workloads::Model model;
   workloads::Training training;
+  std::optional<workloads::Inference> inference;  // then there is neither training nor framework
   std::string framework;
   Framework made_by;                               // what has made the strategy, and makes others like it
   std::unique_ptr<strategies::Strategy> strategy;  // holds its options

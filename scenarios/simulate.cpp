@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "scenarios/diagnostics.hpp"
+#include "scenarios/inference.hpp"
 #include "scenarios/internal/memory.hpp"
 #include "scenarios/internal/outcome_figures.hpp"
 #include "scenarios/internal/step_facts.hpp"
@@ -243,6 +244,7 @@ Simulation simulate(const Scenario& scenario, const SimulateOptions& options) {
   std::optional<sim::ThrowBrokenInvariants> of_the_plugin;
   if (!scenario.made_by.plugin.empty()) of_the_plugin.emplace();
   try {
+    if (scenario.inference) return {.result = simulate_inference(scenario, options), .plan = {}, .outcome = {}};
     return plan_and_run(scenario, options);
   } catch (const sim::TooLarge& error) {
     throw ScenarioError({scenario.file.empty() ? scenario.name : scenario.file, 0, 0},

@@ -83,6 +83,26 @@ struct PhaseTimes {
   double report = 0;
 };
 
+// Of requests that are answered together: seconds until all have their first token, on average until each of the
+// others, and until the last. Bytes and batches are those of a copy of the model, on all of its devices.
+struct InferenceSummary {
+  double prefill_s = 0;
+  double time_per_token_s = 0;
+  double request_s = 0;
+  double tokens_per_s = 0;  // of all copies, while they decode
+  std::int64_t replicas = 1;
+  std::int64_t batch = 1;
+  std::int64_t kv_cache_bytes = 0;  // of all sequences in the end
+  std::int64_t kv_cache_bytes_per_token = 0;
+  std::int64_t weights_bytes = 0;
+  std::int64_t largest_batch = 0;  // that fits in memory
+  // Of the peak rate of products, and of the nominal bandwidth of the memory.
+  double prefill_compute_utilization = 0;
+  double decode_memory_utilization = 0;
+  Breakdown prefill_breakdown_s{};
+  Breakdown decode_breakdown_s{};  // of all tokens behind the first
+};
+
 struct EngineSummary {
   double wall_s = 0;
   std::int64_t peak_rss_bytes = 0;
@@ -118,6 +138,7 @@ struct Result {
   CostSummary cost;
   std::optional<RunSummary> run;  // where the scenario says how long it is
   GoodputSummary goodput;
+  std::optional<InferenceSummary> inference;  // then a step is a request: prefill and decoding of a whole batch
   std::vector<CommunicationSummary> communication;
   std::vector<LinkSummary> links;
   std::vector<std::string> faulty_links;

@@ -38,6 +38,9 @@ const std::vector<ResultField>& result_fields() {
     campaign.expected.emplace();
     campaign.mtbf.emplace();
     add_fields(Json::parse(to_json(everything)), "", "", all);
+    // Fields of inference stand beside these, some of which it does not have.
+    everything.inference.emplace();
+    add_fields(Json::parse(to_json(everything)).at("inference"), "inference", "/inference", all);
     return all;
   }();
   return fields;

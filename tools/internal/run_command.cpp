@@ -86,6 +86,18 @@ void require_different_outputs(const RunArguments& arguments) {
       require_different(outputs.at(i).first, *outputs.at(i).second, outputs.at(j).first, *outputs.at(j).second);
 }
 
+// Passes of inference are too many, and too alike, to be shown one by one.
+void check_inference_arguments(const RunArguments& arguments) {
+  const std::array<std::pair<const char*, const std::string*>, 5> of_training{{{"--trace", &arguments.trace},
+                                                                               {"--links", &arguments.links},
+                                                                               {"--memory", &arguments.memory},
+                                                                               {"--layers", &arguments.layers},
+                                                                               {"--report", &arguments.report}}};
+  for (const auto& [option, file] : of_training)
+    if (!file->empty())
+      wrong_argument(option, "shows a step of training, and the workload is inference; --json FILE has its result");
+}
+
 // The trace as the page has to name it, wherever both are moved together.
 std::string trace_beside(const std::string& report, const std::string& trace) {
   if (trace.empty() || report == "-") return trace;
@@ -113,6 +125,7 @@ int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
   const scenarios::Catalog catalog = catalog_of(common);
   const scenarios::Scenario scenario =
       scenarios::load_scenario(arguments.scenario, catalog, {.overrides = arguments.overrides});
+  if (scenario.inference) check_inference_arguments(arguments);
   check_trace_arguments(arguments, ranks, scenario);
   const bool reports = !arguments.report.empty();
   std::optional<scenarios::Trace> trace;

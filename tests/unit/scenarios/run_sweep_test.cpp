@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -51,6 +52,27 @@ TEST_F(RunSweepTest, EveryPointIsStoredAndOneThatIsNotPossibleSaysWhy) {
   EXPECT_NE(bad.diagnostics.find("training.global_batch"), std::string::npos);
   EXPECT_EQ(state(sweep, store).done, 2U);
   EXPECT_EQ(state(sweep, store).failed, 2U);
+}
+
+TEST_F(RunSweepTest, InferenceIsSweptAndItsFiguresAreColumns) {
+  const Sweep sweep = load(R"(base:
+  workload: inference
+  cluster: {node: rtx-4090, nodes: 1}
+  model: {base: llama, name: small, layers: 2, hidden: 1024, ffn_hidden: 2048, heads: 8, vocab: 1024}
+  inference: {prompt: 64, generate: 8}
+vary: {inference.batch: [1, 4, 16], inference.weights: [bf16, w4a16]}
+)");
+  ResultsStore store(file("store.db"));
+  const SweepProgress progress = run(sweep, store);
+  EXPECT_EQ(progress.finished, 6U);
+  EXPECT_EQ(progress.failed, 0U);
+  const SweepResults results = results_of(sweep, store, state(sweep, store));
+  write_csv(results, file("points.csv"));
+  std::ifstream table(file("points.csv"));
+  std::string header;
+  std::getline(table, header);
+  EXPECT_NE(header.find(",inference.time_per_token_s,"), std::string::npos) << header;
+  EXPECT_NE(to_text(results).find("tokens/s"), std::string::npos);
 }
 
 TEST_F(RunSweepTest, AStoredScenarioSimulatesToTheStoredResult) {

@@ -48,6 +48,21 @@ TEST(CommandLine, WhatDoesNotFitEndsWithThreeAndAdvice) {
   EXPECT_EQ(program(command + " --set strategy.framework=pytorch-fsdp --set training.recompute=full").status, 0);
 }
 
+TEST(CommandLine, WhatShowsAStepOfTrainingIsRefusedForInference) {
+  const std::string scenario = "run '" TRAINYARD_SOURCE_DIR "/scenarios/library/llama2-7b-inference-rtx-4090.yaml' ";
+  for (const char* option : {"--trace x.json", "--links -", "--memory -", "--layers -", "--report x.html"})
+    expect_refused(scenario + option, "shows a step of training, and the workload is inference");
+  EXPECT_EQ(program(scenario + "--json -").status, 0);
+}
+
+TEST(CommandLine, InferenceThatDoesNotFitEndsWithThree) {
+  const std::string scenario = "run '" TRAINYARD_SOURCE_DIR "/scenarios/library/llama2-7b-inference-rtx-4090.yaml' ";
+  EXPECT_EQ(program(scenario + "--require-fit").status, 0);
+  const Ended ended = program(scenario + "--require-fit --set inference.batch=512");
+  EXPECT_EQ(ended.status, 3);
+  EXPECT_NE(ended.output.find("DOES NOT FIT; up to "), std::string::npos) << ended.output;
+}
+
 TEST(CommandLine, TheMemoryTimelineIsATable) {
   const Ended ended = program("run '" TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml' --memory -");
   EXPECT_EQ(ended.status, 0);
