@@ -8,6 +8,7 @@
 
 #include "sim/engine.hpp"
 #include "sim/internal/failure_clock.hpp"
+#include "sim/portable_math.hpp"
 #include "sim/random.hpp"
 
 namespace trainyard::sim {
@@ -326,9 +327,34 @@ void Campaign::book_training(LongDuration elapsed, const Stretch& stretch, LongD
   if (straggling_) outcome_.trained_straggling += stretch.trained;
 }
 
-bool restarts_alike(const CampaignInputs& inputs) {
-  return inputs.restart.in_place == inputs.restart.reschedule ||
-         std::ranges::all_of(inputs.failures, [](const FailureProcess& process) { return process.replaced == 1; });
+// Of all failures, those after which a node is replaced.
+double share_replaced(const CampaignInputs& inputs) {
+  double all = 0;
+  double replaced = 0;
+  for (const FailureProcess& process : inputs.failures) {
+    const double rate = static_cast<double>(process.parts) / to_seconds(process.mtbf);
+    all += rate;
+    replaced += rate * process.replaced;
+  }
+  if (inputs.spot) {
+    const double rate = static_cast<double>(inputs.nodes) / to_seconds(inputs.spot->interruption);
+    all += rate;
+    replaced += rate;
+  }
+  return replaced / all;
+}
+
+// The restart time which, if it were that of all failures, would cost as much. One that replaces a node takes
+// M (exp(R/M) - 1) with the failures that hit it; one in place can become one that does.
+LongDuration equal_restart(const CampaignInputs& inputs, LongDuration mtbf) {
+  const RestartTimes& times = inputs.restart;
+  const LongDuration others = times.detect + times.reload + times.warm_up;
+  const double mean = to_seconds(mtbf);
+  const double share = share_replaced(inputs);
+  const double replacing = mean * (portable_exp(to_seconds(others + times.reschedule) / mean) - 1);
+  const double hit = 1 - portable_exp(-to_seconds(others + times.in_place) / mean);
+  const double in_place = hit * (mean + share * replacing) / (1 - (1 - share) * hit);
+  return long_duration(mean * portable_log(1 + (share * replacing + (1 - share) * in_place) / mean));
 }
 
 }  // namespace
@@ -350,10 +376,9 @@ std::optional<double> expected_goodput(const CampaignInputs& inputs) {
   const bool waits = inputs.spares.has_value() || (inputs.spot && inputs.spot->wait.count > 0);
   const bool warned = inputs.spot && inputs.spot->notice.count > 0;
   const bool slow = inputs.stragglers && inputs.stragglers->share > 0 && inputs.stragglers->slowdown > 1;
-  if (!exponential || waits || warned || slow || !restarts_alike(inputs)) return std::nullopt;
-  const RestartTimes& restart = inputs.restart;
-  const LongDuration again = restart.detect + restart.reschedule + restart.reload + restart.warm_up;
-  if (const auto mtbf = job_mtbf(inputs)) return expected_goodput(inputs.checkpoint, again, *mtbf);
+  if (!exponential || waits || warned || slow) return std::nullopt;
+  if (const auto mtbf = job_mtbf(inputs))
+    return expected_goodput(inputs.checkpoint, equal_restart(inputs, *mtbf), *mtbf);
   const LongDuration between = inputs.checkpoint.trained_between();
   return to_seconds(between) / to_seconds(between + inputs.checkpoint.exposed);
 }

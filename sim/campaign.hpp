@@ -103,7 +103,7 @@ CampaignOutcome run_campaign(const CampaignInputs& inputs, std::uint64_t seed);
 std::optional<LongDuration> job_mtbf(const CampaignInputs& inputs);
 
 // The closed form of what run_campaign() simulates; nothing where there is none: other distributions than the
-// exponential, restarts that differ, waiting for nodes, stragglers.
+// exponential, notice, waiting for nodes, stragglers.
 std::optional<double> expected_goodput(const CampaignInputs& inputs);
 
 }  // namespace trainyard::sim

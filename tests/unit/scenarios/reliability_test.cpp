@@ -185,6 +185,17 @@ TEST(Reliability, WhatASlowNodeCostsIsSimulated) {
   EXPECT_LT(campaign(goodput({stragglers})).straggling_slowdown, 1.01);
 }
 
+// What is lost is trained again: the whole run takes longer by as much.
+TEST(Reliability, ARunTakesLongerByWhatIsLost) {
+  const std::vector<std::string> settings{"run={tokens: 1e12}", "reliability.device_mtbf=300 h"};
+  const Result failing = simulated(base, settings).result;
+  Scenario scenario = scenario_of(base, settings);
+  scenario.reliability.reset();
+  const Result safe = simulate(scenario).result;
+  EXPECT_LT(failing.goodput.fraction, 0.95);
+  EXPECT_NEAR(failing.run->days * failing.goodput.fraction, safe.run->days, 1e-9 * safe.run->days);
+}
+
 TEST(Reliability, TheSameScenarioGivesTheSameBytes) {
   const std::vector<std::string> settings{"reliability.spot={}", "reliability.spares=1", "reliability.shape=0.8"};
   const auto json = [&] { return nlohmann::json::parse(to_json(simulated(base, settings).result)).at("goodput"); };

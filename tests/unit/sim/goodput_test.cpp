@@ -98,6 +98,24 @@ TEST(Goodput, TheClosedFormOfAsynchronousSavesToo) {
   }
 }
 
+// Half of the failures need another node, and ten minutes more.
+TEST(Goodput, TheClosedFormOfRestartsThatDifferToo) {
+  CampaignInputs inputs = failing(minutes(60), seconds(20), seconds(300), minutes(10));
+  inputs.restart.reschedule = seconds(900);
+  inputs.restart.in_place = seconds(30);
+  double before = 0;
+  for (const double replaced : {1.0, 0.5, 0.0}) {
+    inputs.failures.front().replaced = replaced;
+    const double expected = *expected_goodput(inputs);
+    const Statistics simulated = estimate(inputs, 3, 32).goodput;
+    EXPECT_LT(simulated.standard_error, 0.002);
+    EXPECT_NEAR(simulated.mean, expected, 3 * simulated.standard_error) << replaced;
+    EXPECT_GT(expected, before + 0.03);
+    before = expected;
+  }
+  EXPECT_NEAR(*expected_goodput(inputs), expected_goodput(inputs.checkpoint, seconds(330), minutes(60)), 1e-8);
+}
+
 // Against the same luck.
 TEST(Goodput, NoIntervalIsBetterThanDalys) {
   for (const std::int64_t mtbf_min : {60, 185, 720})
@@ -135,10 +153,6 @@ TEST(Goodput, ThereIsNoClosedFormOfWhatHasMemoryOrWaits) {
   EXPECT_FALSE(expected_goodput(changed));
   changed = plain;
   changed.stragglers = Stragglers{.share = 0.1, .slowdown = 1.2, .found = {}};
-  EXPECT_FALSE(expected_goodput(changed));
-  changed = plain;
-  changed.failures.front().replaced = 0.5;
-  changed.restart.reschedule = seconds(60);
   EXPECT_FALSE(expected_goodput(changed));
 }
 
