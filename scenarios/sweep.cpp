@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "scenarios/diagnostics.hpp"
-#include "scenarios/internal/condition.hpp"
 #include "scenarios/internal/document.hpp"
+#include "scenarios/internal/expression.hpp"
 #include "scenarios/internal/reader.hpp"
 #include "scenarios/internal/value_text.hpp"
 
@@ -143,7 +143,7 @@ class SweepReader {
   void expand(const Product& product);
   void add_point(const Product& product, std::span<const std::size_t> chosen);
   void read_baseline(const Value& baseline);
-  std::vector<Condition> read_conditions(const Value& where);
+  std::vector<Expression> read_conditions(const Value& where);
   void keep_where(const Value& where);
   void require_one_scenario();
 
@@ -336,7 +336,7 @@ void SweepReader::add_point(const Product& product, std::span<const std::size_t>
 
 namespace {
 
-std::optional<ConditionValue> condition_value(const Value& root, std::string_view path) {
+std::optional<ExpressionValue> condition_value(const Value& root, std::string_view path) {
   const Value* value = &root;
   for (std::size_t from = 0; from <= path.size() && value != nullptr;) {
     const std::size_t dot = std::min(path.find('.', from), path.size());
@@ -352,7 +352,7 @@ std::optional<ConditionValue> condition_value(const Value& root, std::string_vie
 }
 
 // Nothing where the cluster is wrong: the point will say so.
-std::optional<ConditionValue> devices_of(const Value& root, const Catalog& catalog) {
+std::optional<ExpressionValue> devices_of(const Value& root, const Catalog& catalog) {
   try {
     return static_cast<double>(read_cluster(root, catalog).devices);
   } catch (const ScenarioError&) {
@@ -362,8 +362,8 @@ std::optional<ConditionValue> devices_of(const Value& root, const Catalog& catal
 
 }  // namespace
 
-std::vector<Condition> SweepReader::read_conditions(const Value& where) {
-  std::vector<Condition> conditions;
+std::vector<Expression> SweepReader::read_conditions(const Value& where) {
+  std::vector<Expression> conditions;
   const auto is_path = [](std::string_view word) { return word == "devices" || is_scenario_path(word); };
   const auto add = [&](const Value& text) {
     if (!text.is_scalar())
@@ -385,7 +385,7 @@ std::vector<Condition> SweepReader::read_conditions(const Value& where) {
 }
 
 void SweepReader::keep_where(const Value& where) {
-  const std::vector<Condition> conditions = read_conditions(where);
+  const std::vector<Expression> conditions = read_conditions(where);
   reader_.throw_mistakes();
   const std::vector<std::string> paths = sweep_.parameter_paths();
   const std::vector<std::string_view> names{paths.begin(), paths.end()};
@@ -394,14 +394,14 @@ void SweepReader::keep_where(const Value& where) {
   std::vector<std::vector<std::pair<std::string, const Value*>>> settings;
   for (SweepPoint& point : sweep_.points_) {
     const Value root = sweep_.scenario_of(point);
-    const Condition::Lookup lookup = [&](std::string_view path) -> std::optional<ConditionValue> {
-      const std::optional<ConditionValue> value =
+    const Expression::Lookup lookup = [&](std::string_view path) -> std::optional<ExpressionValue> {
+      const std::optional<ExpressionValue> value =
           path == "devices" ? devices_of(root, catalog_) : condition_value(root, path);
       found[std::string{path}] |= value.has_value();
       return value;
     };
     const bool keep = std::ranges::all_of(
-        conditions, [&](const Condition& condition) { return condition.holds(lookup).value_or(true); });
+        conditions, [&](const Expression& condition) { return condition.holds(lookup).value_or(true); });
     if (!keep) continue;
     settings.push_back(std::move(sweep_.source_->settings[point.position]));
     point.position = kept.size();

@@ -1,4 +1,4 @@
-#include "scenarios/internal/condition.hpp"
+#include "scenarios/internal/expression.hpp"
 
 #include <gtest/gtest.h>
 
@@ -9,16 +9,16 @@
 namespace trainyard::scenarios {
 namespace {
 
-const std::map<std::string, ConditionValue, std::less<>> keys{{"cluster.nodes", 16.0},
-                                                              {"strategy.tensor", 8.0},
-                                                              {"strategy.framework", "megatron-lm"},
-                                                              {"training.compile", true},
-                                                              {"devices", 128.0}};
+const std::map<std::string, ExpressionValue, std::less<>> keys{{"cluster.nodes", 16.0},
+                                                               {"strategy.tensor", 8.0},
+                                                               {"strategy.framework", "megatron-lm"},
+                                                               {"training.compile", true},
+                                                               {"devices", 128.0}};
 
 bool is_path(std::string_view word) { return word == "devices" || word.find('.') != std::string_view::npos; }
 
 std::optional<bool> holds(const std::string& text) {
-  return Condition(text, {}, is_path).holds([](std::string_view path) -> std::optional<ConditionValue> {
+  return Expression(text, {}, is_path).holds([](std::string_view path) -> std::optional<ExpressionValue> {
     const auto found = keys.find(path);
     if (found == keys.end()) return std::nullopt;
     return found->second;
@@ -34,7 +34,7 @@ std::string refusal(const std::string& text) {
   return "";
 }
 
-TEST(ConditionTest, NumbersAreComparedAndCountedWith) {
+TEST(ExpressionTest, NumbersAreComparedAndCountedWith) {
   EXPECT_EQ(holds("cluster.nodes == 16"), true);
   EXPECT_EQ(holds("cluster.nodes != 16"), false);
   EXPECT_EQ(holds("cluster.nodes < 17"), true);
@@ -46,7 +46,7 @@ TEST(ConditionTest, NumbersAreComparedAndCountedWith) {
   EXPECT_EQ(holds("devices > -1"), true);
 }
 
-TEST(ConditionTest, ProductsBindBeforeSumsBeforeComparisonsBeforeNotBeforeAndBeforeOr) {
+TEST(ExpressionTest, ProductsBindBeforeSumsBeforeComparisonsBeforeNotBeforeAndBeforeOr) {
   EXPECT_EQ(holds("1 + 2 * 3 == 7"), true);
   EXPECT_EQ(holds("(1 + 2) * 3 == 9"), true);
   EXPECT_EQ(holds("8 - 4 - 2 == 2"), true);
@@ -56,7 +56,7 @@ TEST(ConditionTest, ProductsBindBeforeSumsBeforeComparisonsBeforeNotBeforeAndBef
   EXPECT_EQ(holds("!(1 == 1) || 2 < 3 && 3 < 4"), true);
 }
 
-TEST(ConditionTest, NamesMayHaveDashesAndAreTextWhereTheyAreNoPath) {
+TEST(ExpressionTest, NamesMayHaveDashesAndAreTextWhereTheyAreNoPath) {
   EXPECT_EQ(holds("strategy.framework == megatron-lm"), true);
   EXPECT_EQ(holds("strategy.framework == 'megatron-lm'"), true);
   EXPECT_EQ(holds("strategy.framework != pytorch-ddp"), true);
@@ -65,7 +65,7 @@ TEST(ConditionTest, NamesMayHaveDashesAndAreTextWhereTheyAreNoPath) {
   EXPECT_EQ(holds("training.compile"), true);
 }
 
-TEST(ConditionTest, WhatTheScenarioDoesNotSayDoesNotDecide) {
+TEST(ExpressionTest, WhatTheScenarioDoesNotSayDoesNotDecide) {
   EXPECT_EQ(holds("strategy.pipeline > 4"), std::nullopt);
   EXPECT_EQ(holds("not strategy.pipeline > 4"), std::nullopt);
   EXPECT_EQ(holds("strategy.pipeline > 4 or cluster.nodes == 16"), true);
@@ -73,10 +73,10 @@ TEST(ConditionTest, WhatTheScenarioDoesNotSayDoesNotDecide) {
   EXPECT_EQ(holds("strategy.pipeline > 4 and cluster.nodes == 16"), std::nullopt);
 }
 
-TEST(ConditionTest, MistakesAreReportedAtTheirLetter) {
+TEST(ExpressionTest, MistakesAreReportedAtTheirLetter) {
   const auto at = [](const std::string& text) {
     try {
-      Condition(text, {.file = "s.yaml", .line = 3, .column = 10}, is_path);
+      Expression(text, {.file = "s.yaml", .line = 3, .column = 10}, is_path);
     } catch (const ScenarioError& error) {
       return std::string{error.what()};
     }
@@ -91,7 +91,7 @@ TEST(ConditionTest, MistakesAreReportedAtTheirLetter) {
   EXPECT_NE(at(std::string(200, '!')).find("nested too deeply"), std::string::npos);
 }
 
-TEST(ConditionTest, OnlyNumbersAreOrderedAndOnlyTruthIsJoined) {
+TEST(ExpressionTest, OnlyNumbersAreOrderedAndOnlyTruthIsJoined) {
   EXPECT_NE(refusal("strategy.framework < 3").find("expected numbers on both sides"), std::string::npos);
   EXPECT_NE(refusal("cluster.nodes").find("expected a comparison"), std::string::npos);
   EXPECT_NE(refusal("cluster.nodes and 1 == 1").find("expected a comparison"), std::string::npos);

@@ -1,4 +1,4 @@
-#include "scenarios/internal/condition.hpp"
+#include "scenarios/internal/expression.hpp"
 
 #include <algorithm>
 #include <array>
@@ -26,9 +26,9 @@ enum class Operator : std::uint8_t {
   divided
 };
 
-struct Condition::Node {
+struct Expression::Node {
   Operator operation = Operator::literal;
-  ConditionValue value = false;  // of a literal; the words of a path
+  ExpressionValue value = false;  // of a literal; the words of a path
   Location where;
   std::unique_ptr<const Node> left = nullptr;
   std::unique_ptr<const Node> right = nullptr;
@@ -36,7 +36,7 @@ struct Condition::Node {
 
 namespace {
 
-using Node = Condition::Node;
+using Node = Expression::Node;
 using NodePointer = std::unique_ptr<const Node>;
 
 struct Token {
@@ -54,7 +54,7 @@ bool is_word_letter(char letter) {
 
 class Parser {
  public:
-  Parser(std::string_view text, Location where, const Condition::IsPath& is_path)
+  Parser(std::string_view text, Location where, const Expression::IsPath& is_path)
       : text_(text), where_(std::move(where)), is_path_(is_path) {
     advance();
   }
@@ -200,7 +200,7 @@ class Parser {
       return literal(Operator::literal, token.text == "true", token.at);
     return literal(is_path_(token.text) ? Operator::path : Operator::literal, token.text, token.at);
   }
-  NodePointer literal(Operator operation, ConditionValue value, std::size_t at) const {
+  NodePointer literal(Operator operation, ExpressionValue value, std::size_t at) const {
     return std::make_unique<const Node>(Node{.operation = operation, .value = std::move(value), .where = place(at)});
   }
   NodePointer nested(NodePointer (Parser::*rule)()) {
@@ -213,7 +213,7 @@ class Parser {
 
   std::string_view text_;
   Location where_;
-  const Condition::IsPath& is_path_;
+  const Expression::IsPath& is_path_;
   std::size_t next_ = 0;
   Token token_;
   int depth_ = 0;
@@ -221,9 +221,9 @@ class Parser {
 
 class Evaluation {
  public:
-  explicit Evaluation(const Condition::Lookup& lookup) : lookup_(lookup) {}
+  explicit Evaluation(const Expression::Lookup& lookup) : lookup_(lookup) {}
 
-  std::optional<ConditionValue> value(const Node& node) const {
+  std::optional<ExpressionValue> value(const Node& node) const {
     switch (node.operation) {
       case Operator::literal:
         return node.value;
@@ -240,15 +240,15 @@ class Evaluation {
       default:
         break;
     }
-    const std::optional<ConditionValue> left = value(*node.left);
+    const std::optional<ExpressionValue> left = value(*node.left);
     if (!left) return std::nullopt;  // what stands on the right may be dear: `devices` reads the whole cluster
-    const std::optional<ConditionValue> right = value(*node.right);
+    const std::optional<ExpressionValue> right = value(*node.right);
     if (!right) return std::nullopt;
     return combined(node, *left, *right);
   }
 
   std::optional<bool> truth(const Node& node) const {
-    const std::optional<ConditionValue> result = value(node);
+    const std::optional<ExpressionValue> result = value(node);
     if (!result) return std::nullopt;
     if (!std::holds_alternative<bool>(*result))
       throw ScenarioError(node.where, "where: expected a comparison, such as cluster.nodes >= 8");
@@ -257,7 +257,7 @@ class Evaluation {
 
  private:
   // As in SQL: what is unknown on one side may not matter.
-  std::optional<ConditionValue> joined(const Node& node) const {
+  std::optional<ExpressionValue> joined(const Node& node) const {
     const bool decisive = node.operation == Operator::either;
     const std::optional<bool> left = truth(*node.left);
     if (left && *left == decisive) return decisive;
@@ -267,7 +267,7 @@ class Evaluation {
     return !decisive;
   }
 
-  static ConditionValue combined(const Node& node, const ConditionValue& left, const ConditionValue& right) {
+  static ExpressionValue combined(const Node& node, const ExpressionValue& left, const ExpressionValue& right) {
     if (node.operation == Operator::equal) return left == right;
     if (node.operation == Operator::unequal) return left != right;
     if (!std::holds_alternative<double>(left) || !std::holds_alternative<double>(right))
@@ -294,17 +294,17 @@ class Evaluation {
     }
   }
 
-  const Condition::Lookup& lookup_;
+  const Expression::Lookup& lookup_;
 };
 
 }  // namespace
 
-Condition::Condition(std::string_view text, const Location& where, const IsPath& is_path)
+Expression::Expression(std::string_view text, const Location& where, const IsPath& is_path)
     : root_(Parser(text, where, is_path).whole()) {}
-Condition::~Condition() = default;
-Condition::Condition(Condition&&) noexcept = default;
-Condition& Condition::operator=(Condition&&) noexcept = default;
+Expression::~Expression() = default;
+Expression::Expression(Expression&&) noexcept = default;
+Expression& Expression::operator=(Expression&&) noexcept = default;
 
-std::optional<bool> Condition::holds(const Lookup& lookup) const { return Evaluation(lookup).truth(*root_); }
+std::optional<bool> Expression::holds(const Lookup& lookup) const { return Evaluation(lookup).truth(*root_); }
 
 }  // namespace trainyard::scenarios
