@@ -364,7 +364,8 @@ std::optional<ExpressionValue> devices_of(const Value& root, const Catalog& cata
 
 std::vector<Expression> SweepReader::read_conditions(const Value& where) {
   std::vector<Expression> conditions;
-  const auto is_path = [](std::string_view word) { return word == "devices" || is_scenario_path(word); };
+  const Expression::Words words{
+      .is_path = [](std::string_view word) { return word == "devices" || is_scenario_path(word); }};
   const auto add = [&](const Value& text) {
     if (!text.is_scalar())
       return reader_.report(text.where,
@@ -372,7 +373,7 @@ std::vector<Expression> SweepReader::read_conditions(const Value& where) {
     try {
       Location first_letter = text.where;
       if (text.quoted) ++first_letter.column;
-      conditions.emplace_back(text.scalar, first_letter, is_path);
+      conditions.emplace_back(text.scalar, first_letter, words);
     } catch (const ScenarioError& error) {
       reader_.report(error);
     }
@@ -394,14 +395,14 @@ void SweepReader::keep_where(const Value& where) {
   std::vector<std::vector<std::pair<std::string, const Value*>>> settings;
   for (SweepPoint& point : sweep_.points_) {
     const Value root = sweep_.scenario_of(point);
-    const Expression::Lookup lookup = [&](std::string_view path) -> std::optional<ExpressionValue> {
+    const Expression::Scope scope{.value = [&](std::string_view path) -> std::optional<ExpressionValue> {
       const std::optional<ExpressionValue> value =
           path == "devices" ? devices_of(root, catalog_) : condition_value(root, path);
       found[std::string{path}] |= value.has_value();
       return value;
-    };
+    }};
     const bool keep = std::ranges::all_of(
-        conditions, [&](const Expression& condition) { return condition.holds(lookup).value_or(true); });
+        conditions, [&](const Expression& condition) { return condition.holds(scope).value_or(true); });
     if (!keep) continue;
     settings.push_back(std::move(sweep_.source_->settings[point.position]));
     point.position = kept.size();

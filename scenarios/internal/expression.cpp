@@ -4,6 +4,7 @@
 #include <array>
 #include <cctype>
 #include <charconv>
+#include <cmath>
 #include <utility>
 
 namespace trainyard::scenarios {
@@ -23,27 +24,53 @@ enum class Operator : std::uint8_t {
   plus,
   minus,
   times,
-  divided
+  divided,
+  minimum,
+  maximum,
+  known,
+  // Of a list, which is the node's value.
+  first,
+  least,
+  most,
+  crossing
 };
 
 struct Expression::Node {
   Operator operation = Operator::literal;
-  ExpressionValue value = false;  // of a literal; the words of a path
+  ExpressionValue value = false;  // of a literal; the words of a path; the name of a list
   Location where;
-  std::unique_ptr<const Node> left = nullptr;
-  std::unique_ptr<const Node> right = nullptr;
+  std::vector<std::unique_ptr<const Node>> operands = {};
 };
 
 namespace {
 
 using Node = Expression::Node;
 using NodePointer = std::unique_ptr<const Node>;
+using Nodes = std::vector<NodePointer>;
 
 struct Token {
   std::string text;  // empty at the end
   std::size_t at = 0;
   bool quoted = false;
 };
+
+struct Function {
+  std::string_view name;
+  Operator operation;
+  bool of_list;
+  std::size_t least_operands;
+  std::size_t most_operands;
+  std::string_view usage;
+};
+constexpr std::size_t any_number = 64;
+constexpr std::array<Function, 7> functions{
+    {{"min", Operator::minimum, false, 1, any_number, "min(a, b)"},
+     {"max", Operator::maximum, false, 1, any_number, "max(a, b)"},
+     {"known", Operator::known, false, 1, 1, "known(a)"},
+     {"first", Operator::first, true, 2, 2, "first(list, condition, value)"},
+     {"least", Operator::least, true, 1, 1, "least(list, value)"},
+     {"most", Operator::most, true, 1, 1, "most(list, value)"},
+     {"crossing", Operator::crossing, true, 3, 3, "crossing(list, x, y, level)"}}};
 
 // Letters beyond ASCII, of several bytes, are letters.
 bool is_word_letter(char letter) {
@@ -54,8 +81,8 @@ bool is_word_letter(char letter) {
 
 class Parser {
  public:
-  Parser(std::string_view text, Location where, const Expression::IsPath& is_path)
-      : text_(text), where_(std::move(where)), is_path_(is_path) {
+  Parser(std::string_view text, Location where, const Expression::Words& words)
+      : text_(text), where_(std::move(where)), words_(words) {
     advance();
   }
 
@@ -65,16 +92,19 @@ class Parser {
     return root;
   }
 
+  std::vector<Expression::Name> take_names() { return std::move(names_); }
+
  private:
   struct Binary {
     std::string_view sign;
     Operator operation;
   };
 
-  [[noreturn]] void wrong(const std::string& message) const {
-    throw ScenarioError(place(token_.at), "where: " + message);
+  [[noreturn]] void wrong(const std::string& message) const { wrong(message, token_.at); }
+  [[noreturn]] void wrong(const std::string& message, std::size_t at) const {
+    throw ScenarioError(place(at), words_.subject + ": " + message);
   }
-  // Letters of a condition on one line are where they seem to be; of another, or on a command line, it is all one
+  // Letters of an expression on one line are where they seem to be; of another, or on a command line, it is all one
   // place.
   Location place(std::size_t at) const {
     Location where = where_;
@@ -117,13 +147,20 @@ class Parser {
     advance();
     return true;
   }
+  void expect_closed() {
+    if (!take(")"))
+      wrong(token_.text.empty() ? "a parenthesis is not closed" : "expected ')', got '" + token_.text + "'");
+  }
 
+  NodePointer node(Operator operation, ExpressionValue value, std::size_t at, Nodes operands = {}) const {
+    return std::make_unique<const Node>(
+        Node{.operation = operation, .value = std::move(value), .where = place(at), .operands = std::move(operands)});
+  }
   NodePointer join(Operator operation, std::size_t at, NodePointer left, NodePointer right) const {
-    return std::make_unique<const Node>(Node{.operation = operation,
-                                             .value = false,
-                                             .where = place(at),
-                                             .left = std::move(left),
-                                             .right = std::move(right)});
+    Nodes operands;
+    operands.push_back(std::move(left));
+    operands.push_back(std::move(right));
+    return node(operation, false, at, std::move(operands));
   }
 
   // Operators of equal rank, from the left.
@@ -148,8 +185,10 @@ class Parser {
   }
   NodePointer negation() {
     const std::size_t at = token_.at;
-    if (take("not") || take("!")) return join(Operator::negation, at, nested(&Parser::negation), nullptr);
-    return comparison();
+    if (!take("not") && !take("!")) return comparison();
+    Nodes operands;
+    operands.push_back(nested(&Parser::negation));
+    return node(Operator::negation, false, at, std::move(operands));
   }
   NodePointer comparison() {
     constexpr std::array<Binary, 7> operators{{{"==", Operator::equal},
@@ -176,12 +215,11 @@ class Parser {
     const Token token = token_;
     if (token.quoted) {
       advance();
-      return literal(Operator::literal, token.text, token.at);
+      return node(Operator::literal, token.text, token.at);
     }
     if (take("(")) {
       NodePointer inside = nested(&Parser::disjunction);
-      if (!take(")"))
-        wrong(token_.text.empty() ? "a parenthesis is not closed" : "expected ')', got '" + token_.text + "'");
+      expect_closed();
       return inside;
     }
     if (token.text.empty()) wrong("expected a key, a number or a word at the end");
@@ -189,89 +227,201 @@ class Parser {
         (token.text.size() == 1 && std::isalnum(static_cast<unsigned char>(token.text.front())) == 0))
       wrong("expected a key, a number or a word, got '" + token.text + "'");
     advance();
+    if (take("(")) return call(token);
     return word(token);
   }
-  NodePointer word(const Token& token) const {
+  NodePointer word(const Token& token) {
     double number = 0;
     const char* end = token.text.data() + token.text.size();
     const auto [rest, error] = std::from_chars(token.text.data(), end, number);
-    if (error == std::errc{} && rest == end) return literal(Operator::literal, number, token.at);
-    if (token.text == "true" || token.text == "false")
-      return literal(Operator::literal, token.text == "true", token.at);
-    return literal(is_path_(token.text) ? Operator::path : Operator::literal, token.text, token.at);
+    if (error == std::errc{} && rest == end) return node(Operator::literal, number, token.at);
+    if (token.text == "true" || token.text == "false") return node(Operator::literal, token.text == "true", token.at);
+    if (!words_.is_path(token.text)) return node(Operator::literal, token.text, token.at);
+    names_.push_back({.path = token.text, .where = place(token.at), .lists = lists_});
+    return node(Operator::path, token.text, token.at);
   }
-  NodePointer literal(Operator operation, ExpressionValue value, std::size_t at) const {
-    return std::make_unique<const Node>(Node{.operation = operation, .value = std::move(value), .where = place(at)});
+
+  NodePointer call(const Token& name) {
+    const auto function = std::ranges::find(functions, name.text, &Function::name);
+    if (function == functions.end()) {
+      std::vector<std::string_view> names;
+      for (const Function& known : functions) names.push_back(known.name);
+      wrong("no function is called '" + name.text + "'" + nearest(name.text, names) + "; there are " +
+                listed(names, "and"),
+            name.at);
+    }
+    std::string list;
+    if (function->of_list) {
+      list = list_name(*function);
+      lists_.push_back(list);
+    }
+    Nodes operands;
+    while (true) {
+      operands.push_back(nested(&Parser::disjunction));
+      if (!take(",")) break;
+    }
+    expect_closed();
+    if (function->of_list) lists_.pop_back();
+    if (operands.size() < function->least_operands || operands.size() > function->most_operands)
+      wrong("expected " + std::string{function->usage}, name.at);
+    return node(function->operation, std::move(list), name.at, std::move(operands));
   }
+  std::string list_name(const Function& function) {
+    const Token token = token_;
+    if (token.quoted || !words_.is_list || !words_.is_list(token.text))
+      wrong("expected " + std::string{function.usage} + ", but '" + token.text + "' is no list");
+    advance();
+    if (!take(",")) wrong("expected " + std::string{function.usage});
+    return token.text;
+  }
+
   NodePointer nested(NodePointer (Parser::*rule)()) {
     constexpr int most = 100;
-    if (++depth_ > most) wrong("the condition is nested too deeply");
-    NodePointer node = (this->*rule)();
+    if (++depth_ > most) wrong("the expression is nested too deeply");
+    NodePointer inside = (this->*rule)();
     --depth_;
-    return node;
+    return inside;
   }
 
   std::string_view text_;
   Location where_;
-  const Expression::IsPath& is_path_;
+  const Expression::Words& words_;
+  std::vector<Expression::Name> names_;
+  std::vector<std::string> lists_;  // of the functions around what is read
   std::size_t next_ = 0;
   Token token_;
   int depth_ = 0;
 };
 
+using Scope = Expression::Scope;
+
 class Evaluation {
  public:
-  explicit Evaluation(const Expression::Lookup& lookup) : lookup_(lookup) {}
+  explicit Evaluation(const std::string& subject) : subject_(subject) {}
 
-  std::optional<ExpressionValue> value(const Node& node) const {
+  std::optional<ExpressionValue> value(const Node& node, const Scope& scope) const {
     switch (node.operation) {
       case Operator::literal:
         return node.value;
       case Operator::path:
-        return lookup_(std::get<std::string>(node.value));
+        return scope.value(std::get<std::string>(node.value));
       case Operator::either:
       case Operator::both:
-        return joined(node);
+        return joined(node, scope);
       case Operator::negation: {
-        const std::optional<bool> inside = truth(*node.left);
+        const std::optional<bool> inside = truth(*node.operands[0], scope);
         if (!inside) return std::nullopt;
         return !*inside;
       }
+      case Operator::minimum:
+      case Operator::maximum:
+        return extreme(node, scope);
+      case Operator::known:
+        return value(*node.operands[0], scope).has_value();
+      case Operator::first:
+        return first(node, scope);
+      case Operator::least:
+      case Operator::most:
+        return extreme_of_list(node, scope);
+      case Operator::crossing:
+        return crossing(node, scope);
       default:
         break;
     }
-    const std::optional<ExpressionValue> left = value(*node.left);
+    const std::optional<ExpressionValue> left = value(*node.operands[0], scope);
     if (!left) return std::nullopt;  // what stands on the right may be dear: `devices` reads the whole cluster
-    const std::optional<ExpressionValue> right = value(*node.right);
+    const std::optional<ExpressionValue> right = value(*node.operands[1], scope);
     if (!right) return std::nullopt;
     return combined(node, *left, *right);
   }
 
-  std::optional<bool> truth(const Node& node) const {
-    const std::optional<ExpressionValue> result = value(node);
+  std::optional<bool> truth(const Node& node, const Scope& scope) const {
+    const std::optional<ExpressionValue> result = value(node, scope);
     if (!result) return std::nullopt;
     if (!std::holds_alternative<bool>(*result))
-      throw ScenarioError(node.where, "where: expected a comparison, such as cluster.nodes >= 8");
+      throw ScenarioError(node.where, subject_ + ": expected a comparison, such as cluster.nodes >= 8");
     return std::get<bool>(*result);
+  }
+
+  std::optional<double> number(const Node& node, const Scope& scope) const {
+    const std::optional<ExpressionValue> result = value(node, scope);
+    if (!result) return std::nullopt;
+    if (!std::holds_alternative<double>(*result)) throw ScenarioError(node.where, subject_ + ": expected a number");
+    return std::get<double>(*result);
   }
 
  private:
   // As in SQL: what is unknown on one side may not matter.
-  std::optional<ExpressionValue> joined(const Node& node) const {
+  std::optional<ExpressionValue> joined(const Node& node, const Scope& scope) const {
     const bool decisive = node.operation == Operator::either;
-    const std::optional<bool> left = truth(*node.left);
+    const std::optional<bool> left = truth(*node.operands[0], scope);
     if (left && *left == decisive) return decisive;
-    const std::optional<bool> right = truth(*node.right);
+    const std::optional<bool> right = truth(*node.operands[1], scope);
     if (right && *right == decisive) return decisive;
     if (!left || !right) return std::nullopt;
     return !decisive;
   }
 
-  static ExpressionValue combined(const Node& node, const ExpressionValue& left, const ExpressionValue& right) {
+  std::optional<ExpressionValue> extreme(const Node& node, const Scope& scope) const {
+    std::optional<double> found;
+    for (const NodePointer& operand : node.operands) {
+      const std::optional<double> one = number(*operand, scope);
+      if (!one) return std::nullopt;
+      if (!found || (node.operation == Operator::minimum ? *one < *found : *one > *found)) found = one;
+    }
+    return found;
+  }
+
+  // Points without a value do not count.
+  std::optional<ExpressionValue> extreme_of_list(const Node& node, const Scope& scope) const {
+    std::optional<double> found;
+    for (const Scope& point : points(node, scope)) {
+      const std::optional<double> one = number(*node.operands[0], point);
+      if (one && (!found || (node.operation == Operator::least ? *one < *found : *one > *found))) found = one;
+    }
+    if (!found) return std::nullopt;
+    return *found;
+  }
+
+  std::optional<ExpressionValue> first(const Node& node, const Scope& scope) const {
+    for (const Scope& point : points(node, scope))
+      if (truth(*node.operands[0], point).value_or(false)) return value(*node.operands[1], point);
+    return std::nullopt;
+  }
+
+  std::optional<ExpressionValue> crossing(const Node& node, const Scope& scope) const {
+    struct Point {
+      double x;
+      double above;  // by how much y exceeds the level
+    };
+    std::optional<Point> before;
+    for (const Scope& point : points(node, scope)) {
+      const std::optional<double> x = number(*node.operands[0], point);
+      const std::optional<double> y = number(*node.operands[1], point);
+      const std::optional<double> level = number(*node.operands[2], point);
+      if (!x || !y || !level) continue;
+      const Point here{.x = *x, .above = *y - *level};
+      if (here.above == 0) return here.x;
+      if (before && (before->above < 0) != (here.above < 0)) {
+        const double share = before->above / (before->above - here.above);
+        if (before->x <= 0 || here.x <= 0) return before->x + share * (here.x - before->x);
+        return before->x * std::exp(share * std::log(here.x / before->x));
+      }
+      before = here;
+    }
+    return std::nullopt;
+  }
+
+  static std::vector<Scope> points(const Node& node, const Scope& scope) {
+    return scope.points(std::get<std::string>(node.value));
+  }
+
+  ExpressionValue combined(const Node& node, const ExpressionValue& left, const ExpressionValue& right) const {
     if (node.operation == Operator::equal) return left == right;
     if (node.operation == Operator::unequal) return left != right;
     if (!std::holds_alternative<double>(left) || !std::holds_alternative<double>(right))
-      throw ScenarioError(node.where, "where: expected numbers on both sides; names can only be compared by == and !=");
+      throw ScenarioError(node.where,
+                          subject_ + ": expected numbers on both sides; names can only be compared by == and !=");
     const double a = std::get<double>(left);
     const double b = std::get<double>(right);
     switch (node.operation) {
@@ -294,17 +444,26 @@ class Evaluation {
     }
   }
 
-  const Expression::Lookup& lookup_;
+  const std::string& subject_;
 };
 
 }  // namespace
 
-Expression::Expression(std::string_view text, const Location& where, const IsPath& is_path)
-    : root_(Parser(text, where, is_path).whole()) {}
+Expression::Expression(std::string_view text, const Location& where, const Words& words) : subject_(words.subject) {
+  Parser parser(text, where, words);
+  root_ = parser.whole();
+  names_ = parser.take_names();
+}
 Expression::~Expression() = default;
 Expression::Expression(Expression&&) noexcept = default;
 Expression& Expression::operator=(Expression&&) noexcept = default;
 
-std::optional<bool> Expression::holds(const Lookup& lookup) const { return Evaluation(lookup).truth(*root_); }
+std::optional<ExpressionValue> Expression::value(const Scope& scope) const {
+  return Evaluation(subject_).value(*root_, scope);
+}
+std::optional<double> Expression::number(const Scope& scope) const {
+  return Evaluation(subject_).number(*root_, scope);
+}
+std::optional<bool> Expression::holds(const Scope& scope) const { return Evaluation(subject_).truth(*root_, scope); }
 
 }  // namespace trainyard::scenarios
