@@ -67,7 +67,8 @@ class ReplicatedPasses {
   void connect(sim::Plan& plan) const { offload_.connect(plan, replicas_); }
 
  private:
-  bool mixed() const { return workloads::activation_bytes(training_.precision) == 2; }
+  // Without master weights parameters have 16 bits themselves.
+  bool mixed() const { return workloads::activation_bytes(training_.precision) == 2 && state_.parameter == 4; }
   std::int64_t cast_parameters(const Part& part) const;
   sim::BlockId forward_block(const Part& part);
 

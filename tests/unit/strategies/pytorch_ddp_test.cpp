@@ -87,6 +87,16 @@ TEST(DdpOptions, ReducesTheGradientsOfAdaptersOnly) {
   EXPECT_EQ(reduced(result).bytes, 4 * 39'976'960.0);
 }
 
+TEST(DdpOptions, Parameters16BitsWideAreNotCast) {
+  const auto buffers = [](const std::vector<std::string>& settings) {
+    std::vector<std::string> one{"cluster.devices=1"};
+    one.insert(one.end(), settings.begin(), settings.end());
+    return ddp(one).memory.parts.at(static_cast<std::size_t>(sim::MemoryPurpose::buffers));
+  };
+  EXPECT_GT(buffers({}), 1.9 * parameters);  // what linear layers have cast to 16 bits, kept for backward
+  EXPECT_EQ(buffers({"training.master_weights=false"}), 0);
+}
+
 TEST(DdpOptions, SaysOneTypeOfReductionOnly) {
   const std::string message =
       tests::refusal(one_node, {"strategy.comm_hook=fp16_compress", "training.gradient_precision=bf16"});
