@@ -82,6 +82,15 @@ TEST(CommandLine, CollectivesTakeKnownOperationsAndSizes) {
   expect_refused("collectives a.yaml", "a.yaml: no such file");
 }
 
+TEST(CommandLine, ClaimsComeFromFilesOrShipWithIt) {
+  expect_refused("validate --claims none.yaml", "none.yaml: no such file");
+  expect_refused("validate --claims --csv -", "--csv: claims have no table");
+  const std::string file = TRAINYARD_SOURCE_DIR "/scenarios/claims/g21-experts-for-little-memory.yaml";
+  const Ended ended = program("validate --claims '" + file + "'");
+  EXPECT_EQ(ended.status, 0);
+  EXPECT_NE(ended.output.find("REFUTED: for as many FLOP a token"), std::string::npos) << ended.output;
+}
+
 TEST(CommandLine, ATopologyNeedsAScenarioAndOnlyItIsDrawn) {
   expect_refused("show topology", "trainyard show topology: expected the name of a scenario file");
   expect_refused("show topology none.yaml", "none.yaml: no such file");
