@@ -97,7 +97,7 @@ std::optional<CostSummary::Paid> paid_for(const Scenario& scenario, const Period
   paid.per_hour = paid.hardware_per_hour + paid.storage_per_hour + paid.energy_per_hour + paid.support_per_hour +
                   paid.staff_per_hour;
   paid.per_step = paid.per_hour * work.seconds / seconds_of_hour;
-  if (work.tokens > 0) paid.per_million_tokens = paid.per_step / work.goodput / work.tokens * 1e6;
+  if (work.tokens > 0 && work.goodput > 0) paid.per_million_tokens = paid.per_step / work.goodput / work.tokens * 1e6;
   return paid;
 }
 
@@ -127,7 +127,9 @@ CostSummary cost_of(const Scenario& scenario, const PeriodWork& work) {
   return cost;
 }
 
-RunSummary run_of(const RunTarget& target, const Scenario& scenario, const PeriodWork& work, const CostSummary& cost) {
+std::optional<RunSummary> run_of(const RunTarget& target, const Scenario& scenario, const PeriodWork& work,
+                                 const CostSummary& cost) {
+  if (work.goodput <= 0) return std::nullopt;
   RunSummary run;
   run.steps = steps_of(target, work);
   const double hours = run.steps * work.seconds / work.goodput / seconds_of_hour;

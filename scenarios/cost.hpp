@@ -88,7 +88,7 @@ struct CostSummary {
     double support_per_hour = 0;
     double staff_per_hour = 0;
     double per_step = 0;
-    std::optional<double> per_million_tokens;  // of progress: what failures cost is in it
+    std::optional<double> per_million_tokens;  // of progress: what failures cost is in it; absent where there is none
   };
   std::optional<Paid> paid;
   // At the meter, host, network and cooling included. Absent where the catalogue does not know the part's power.
@@ -122,6 +122,7 @@ struct PeriodWork {
 };
 
 CostSummary cost_of(const Scenario& scenario, const PeriodWork& work);
-RunSummary run_of(const RunTarget& target, const Scenario& scenario, const PeriodWork& work, const CostSummary& cost);
+// Nothing where no progress is made, so that the run never ends.
+std::optional<RunSummary> run_of(const RunTarget& target, const Scenario& scenario, const PeriodWork& work, const CostSummary& cost);
 
 }  // namespace trainyard::scenarios

@@ -136,7 +136,7 @@ struct Result {
   double communication_overhead = 0;
   MemorySummary memory;
   CostSummary cost;
-  std::optional<RunSummary> run;  // where the scenario says how long it is
+  std::optional<RunSummary> run;  // where the scenario says how long it is, and it ends
   GoodputSummary goodput;
   std::optional<InferenceSummary> inference;  // then a step is a request: prefill and decoding of a whole batch
   std::vector<CommunicationSummary> communication;
