@@ -224,6 +224,7 @@ class Decision {
 
   void add_run(const ClaimRun& run, ClaimResult& result) {
     std::set<std::string> kinds;
+    std::size_t do_not_fit = 0;
     double least = simulations_.of(run.points.front()).devices;
     double most = least;
     for (const ClaimPoint& point : run.points) {
@@ -231,13 +232,16 @@ class Decision {
       kinds.insert(simulated.model + ", " + (simulated.framework.empty() ? "" : simulated.framework + ", "));
       least = std::min(least, simulated.devices);
       most = std::max(most, simulated.devices);
+      const auto fits = simulated.fields.find("memory.fits");
+      if (fits != simulated.fields.end() && fits->second == ExpressionValue{false}) ++do_not_fit;
       if (!simulated.failed.empty() && result.failed.empty()) result.failed = run.name + ": " + simulated.failed;
     }
     const std::string devices = figure_text(least, "") + (least == most ? "" : " to " + figure_text(most, ""));
     result.runs.push_back({.name = run.name,
                            .points = run.points.size(),
                            .what = (kinds.size() == 1 ? *kinds.begin() : std::to_string(kinds.size()) + " kinds, ") +
-                                   devices + " x " + simulations_.of(run.points.front()).accelerator});
+                                   devices + " x " + simulations_.of(run.points.front()).accelerator,
+                           .do_not_fit = do_not_fit});
     if (!run.list) chosen_[run.name] = &run.points.front();
   }
 

@@ -84,6 +84,12 @@ std::string number_line(const ClaimNumberResult& number) {
   return line + "\n";
 }
 
+std::string run_text(const ClaimRunResult& run) {
+  if (run.points == 1) return run.what + (run.do_not_fit > 0 ? "; does not fit" : "");
+  return std::to_string(run.points) + " runs, " + run.what +
+         (run.do_not_fit > 0 ? "; " + std::to_string(run.do_not_fit) + " do not fit" : "");
+}
+
 std::string claim_text(const ClaimResult& result) {
   constexpr std::size_t indent = 14;
   std::string text = padded_right(result.id, 4) + " " + result.title + "\n";
@@ -92,8 +98,7 @@ std::string claim_text(const ClaimResult& result) {
   text += wrapped(result.decides, "  decides", indent);
   std::string label = "  simulated";
   for (const ClaimRunResult& run : result.runs) {
-    text += wrapped(run.name + ": " + (run.points > 1 ? std::to_string(run.points) + " runs, " : "") + run.what, label,
-                    indent);
+    text += wrapped(run.name + ": " + run_text(run), label, indent);
     label.clear();
   }
   if (!result.failed.empty()) return text + wrapped("not decided: " + result.failed, "  verdict", indent);
@@ -144,7 +149,7 @@ Json estimates_json(const ClaimResult& result) {
 Json claim_json(const ClaimResult& result) {
   Json runs = Json::array();
   for (const ClaimRunResult& run : result.runs)
-    runs.push_back({{"name", run.name}, {"points", run.points}, {"what", run.what}});
+    runs.push_back({{"name", run.name}, {"points", run.points}, {"what", run.what}, {"do_not_fit", run.do_not_fit}});
   Json numbers = Json::object();
   Json details = Json::array();
   for (const ClaimNumberResult& number : result.numbers) {

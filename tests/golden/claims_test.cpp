@@ -29,10 +29,11 @@ const ClaimResults& built_in() {
 
 TEST(ShippedClaims, AllAreDecidedAsTheReadmeSays) {
   const std::map<std::string, std::string> verdicts{
-      {"G1", "depends"},  {"G2", "depends"},   {"G3", "depends"},  {"G4", "depends"},
-      {"G5", "depends"},  {"G6", "confirmed"}, {"G8", "depends"},  {"G11", "depends"},
-      {"G14", "depends"}, {"G15", "depends"},  {"G16", "depends"}, {"G17", "confirmed"},
-      {"G18", "depends"}, {"G19", "depends"},  {"G21", "refuted"}, {"G22", "depends"}};
+      {"G1", "depends"},   {"G2", "depends"},  {"G3", "depends"},  {"G4", "depends"},  {"G5", "depends"},
+      {"G6", "confirmed"}, {"G7", "depends"},  {"G8", "depends"},  {"G9", "depends"},  {"G11", "depends"},
+      {"G12", "depends"},  {"G14", "depends"}, {"G15", "depends"}, {"G16", "depends"}, {"G17", "confirmed"},
+      {"G18", "depends"},  {"G19", "depends"}, {"G20", "depends"}, {"G21", "refuted"}, {"G22", "depends"},
+      {"G23", "depends"}};
   std::map<std::string, std::string> found;
   for (const ClaimResult& result : built_in().claims) {
     EXPECT_EQ(result.failed, "") << result.id;
@@ -70,6 +71,14 @@ TEST(ShippedClaims, OnAFasterNetworkCommunicationIsWhatTheClaimSays) {
                                 {{"nic_rate: 25 Gbit/s", "nic_rate: 400 Gbit/s"},
                                  {"[10, 25, 40, 60, 80, 100, 125, 150, 200, 300, 400, 600, 800]", "[200, 400, 800]"}});
   EXPECT_EQ(fast.verdict, Verdict::confirmed) << fast.because;
+}
+
+TEST(ShippedClaims, WhereGpusAreDearTpusAreCheaper) {
+  EXPECT_EQ(with("g09-tpu-cheaper.yaml", {}).verdict, Verdict::depends);
+  const ClaimResult dear = with("g09-tpu-cheaper.yaml", {{"3.00 USD/h", "5.00 USD/h"},
+                                                         {"2.35 USD/h", "4.00 USD/h"},
+                                                         {"cost.price: h100}", "cost.price: {on_demand: 6 USD/h}}"}});
+  EXPECT_EQ(dear.verdict, Verdict::confirmed) << dear.because;
 }
 
 TEST(ShippedClaims, AModelWithoutIdleExpertsTakesNoMoreMemory) {
