@@ -29,11 +29,11 @@ const ClaimResults& built_in() {
 
 TEST(ShippedClaims, AllAreDecidedAsTheReadmeSays) {
   const std::map<std::string, std::string> verdicts{
-      {"G1", "depends"},   {"G2", "depends"},  {"G3", "depends"},  {"G4", "depends"},  {"G5", "depends"},
-      {"G6", "confirmed"}, {"G7", "depends"},  {"G8", "depends"},  {"G9", "depends"},  {"G11", "depends"},
-      {"G12", "depends"},  {"G14", "depends"}, {"G15", "depends"}, {"G16", "depends"}, {"G17", "confirmed"},
-      {"G18", "depends"},  {"G19", "depends"}, {"G20", "depends"}, {"G21", "refuted"}, {"G22", "depends"},
-      {"G23", "depends"}};
+      {"G1", "depends"},   {"G2", "depends"},    {"G3", "depends"},  {"G4", "depends"},  {"G5", "depends"},
+      {"G6", "confirmed"}, {"G7", "depends"},    {"G8", "depends"},  {"G9", "depends"},  {"G10", "depends"},
+      {"G11", "depends"},  {"G12", "refuted"},   {"G13", "depends"}, {"G14", "depends"}, {"G15", "depends"},
+      {"G16", "depends"},  {"G17", "confirmed"}, {"G18", "depends"}, {"G19", "depends"}, {"G20", "depends"},
+      {"G21", "refuted"},  {"G22", "depends"},   {"G23", "depends"}};
   std::map<std::string, std::string> found;
   for (const ClaimResult& result : built_in().claims) {
     EXPECT_EQ(result.failed, "") << result.id;
