@@ -87,7 +87,9 @@ std::string number_line(const ClaimNumberResult& number) {
 std::string run_text(const ClaimRunResult& run) {
   if (run.points == 1) return run.what + (run.do_not_fit > 0 ? "; does not fit" : "");
   return std::to_string(run.points) + " runs, " + run.what +
-         (run.do_not_fit > 0 ? "; " + std::to_string(run.do_not_fit) + " do not fit" : "");
+         (run.do_not_fit > 0
+              ? "; " + std::to_string(run.do_not_fit) + (run.do_not_fit == 1 ? " does not fit" : " do not fit")
+              : "");
 }
 
 std::string claim_text(const ClaimResult& result) {

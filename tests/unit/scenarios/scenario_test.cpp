@@ -223,7 +223,6 @@ TEST(Scenario, MissingPartsAreReported) {
 TEST(Scenario, WhatComesLaterIsNamedWithItsAlternatives) {
   reports({"strategy.framework=deepspeed"},
           "strategy.framework: 'deepspeed' is not supported yet; choose 'megatron-lm'");
-  reports({"cost={}"}, "'cost' is not supported yet");
   EXPECT_EQ(error_of({"cluster.faults=[]", "cluster.placement=packed", "training.finetune=full"}), "");
 }
 
