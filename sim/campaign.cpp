@@ -345,11 +345,14 @@ double share_replaced(const CampaignInputs& inputs) {
 }
 
 // The restart time which, if it were that of all failures, would cost as much. One that replaces a node takes
-// M (exp(R/M) - 1) with the failures that hit it; one in place can become one that does.
-LongDuration equal_restart(const CampaignInputs& inputs, LongDuration mtbf) {
+// M (exp(R/M) - 1) with the failures that hit it; one in place can become one that does. Nothing where restarts hardly
+// ever end before the next failure.
+std::optional<LongDuration> equal_restart(const CampaignInputs& inputs, LongDuration mtbf) {
+  constexpr double hopeless = 30;  // one in 10^13 ends
   const RestartTimes& times = inputs.restart;
   const LongDuration others = times.detect + times.reload + times.warm_up;
   const double mean = to_seconds(mtbf);
+  if (to_seconds(others + std::max(times.reschedule, times.in_place)) > hopeless * mean) return std::nullopt;
   const double share = share_replaced(inputs);
   const double replacing = mean * (portable_exp(to_seconds(others + times.reschedule) / mean) - 1);
   const double hit = 1 - portable_exp(-to_seconds(others + times.in_place) / mean);
@@ -377,8 +380,10 @@ std::optional<double> expected_goodput(const CampaignInputs& inputs) {
   const bool warned = inputs.spot && inputs.spot->notice.count > 0;
   const bool slow = inputs.stragglers && inputs.stragglers->share > 0 && inputs.stragglers->slowdown > 1;
   if (!exponential || waits || warned || slow) return std::nullopt;
-  if (const auto mtbf = job_mtbf(inputs))
-    return expected_goodput(inputs.checkpoint, equal_restart(inputs, *mtbf), *mtbf);
+  if (const auto mtbf = job_mtbf(inputs)) {
+    const auto restart = equal_restart(inputs, *mtbf);
+    return restart ? expected_goodput(inputs.checkpoint, *restart, *mtbf) : 0;
+  }
   const LongDuration between = inputs.checkpoint.trained_between();
   return to_seconds(between) / to_seconds(between + inputs.checkpoint.exposed);
 }

@@ -187,7 +187,7 @@ TEST(Reliability, WhatASlowNodeCostsIsSimulated) {
 
 // What is lost is trained again: the whole run takes longer by as much.
 TEST(Reliability, ARunTakesLongerByWhatIsLost) {
-  const std::vector<std::string> settings{"run={tokens: 1e12}", "reliability.device_mtbf=300 h"};
+  const std::vector<std::string> settings{"run={tokens: 1e12}", "reliability.device_mtbf=100 h"};
   const Result failing = simulated(base, settings).result;
   Scenario scenario = scenario_of(base, settings);
   scenario.reliability.reset();
