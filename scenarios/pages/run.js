@@ -21,12 +21,13 @@
       `of ${result.micro_batch}, recompute ${result.recompute}.`;
   }
 
-  // What is known of money and energy.
-  function costs() {
-    const {cost, run} = result;
+  // What is known of failures, money and energy.
+  function beyond_the_step() {
+    const {cost, goodput, run} = result;
     const money = (amount) => `${format.count(amount)} ${cost.currency}`;
     const tokens = cost.per_million_tokens;
     return [
+      ...(goodput.interruptions === undefined ? [] : [{name: "goodput", value: format.percent(goodput.fraction), more: `${format.number(goodput.interruptions_per_day)} interruptions a day`}]),
       ...(cost.per_hour === undefined ? [] : [tokens === undefined
         ? {name: "cost per step", value: money(cost.per_step), more: `${money(cost.per_hour)} an hour`}
         : {name: "cost per million tokens", value: money(tokens), more: `${money(cost.per_hour)} an hour; ${cost.price}, ${cost.market.replaceAll("_", " ")}`}]),
@@ -47,7 +48,7 @@
       {name: "communication overhead", value: format.percent(result.communication_overhead), more: "of the step, beyond an ideal network"},
       {name: "memory", value: fits ? "fits" : "does not fit", class: fits ? "good" : "bad", more: `${format.bytes(peak_bytes)} of ${format.bytes(capacity_bytes)}`},
       {name: "device busy", value: format.percent(result.device_busy), more: "with any kernel"},
-      ...costs(),
+      ...beyond_the_step(),
     ]);
     for (const warning of result.warnings) part.append(element("p", {class: "warning"}, warning));
   }
