@@ -26,9 +26,8 @@ using ExpressionValue = std::variant<bool, double, std::string>;
 // and of a list, whose name stands for one of its points in what follows:
 //     first(list, condition, value)   value at the first point for which the condition holds
 //     least(list, value), most(list, value)
-//     crossing(list, x, y, level)     the first x at which y reaches the level from either side: between two points y
-//     is
-//                                     taken as a straight line over x, or over its logarithm where x is above zero
+//     crossing(list, x, y, level)     the first x at which y reaches the level from either side; between two points y
+//                                     is a straight line over x, or over its logarithm where x is above zero
 class Expression {
  public:
   // The value at a path; nothing where there is none.
@@ -36,8 +35,8 @@ class Expression {
   // What words stand for where an expression is worked out.
   struct Scope {
     Lookup value;
-    std::function<std::vector<Scope>(std::string_view list)> points =
-        {};  // each of a list, with its name for the point
+    // Each of a list, with its name for the point.
+    std::function<std::vector<Scope>(std::string_view list)> points = {};
   };
   // How words are told apart, and what a message begins with.
   struct Words {
