@@ -123,6 +123,7 @@ struct PeriodWork {
 
 CostSummary cost_of(const Scenario& scenario, const PeriodWork& work);
 // Nothing where no progress is made, so that the run never ends.
-std::optional<RunSummary> run_of(const RunTarget& target, const Scenario& scenario, const PeriodWork& work, const CostSummary& cost);
+std::optional<RunSummary> run_of(const RunTarget& target, const Scenario& scenario, const PeriodWork& work,
+                                 const CostSummary& cost);
 
 }  // namespace trainyard::scenarios

@@ -40,8 +40,7 @@ TEST(Catalog, EveryBuiltInEntryCanBeRead) {
   for (const auto* entry : catalog.entries(EntryKind::fabric))
     EXPECT_EQ(error_of([&] { catalog.fabric(entry->name); }), "");
   for (const EntryKind kind : {EntryKind::model, EntryKind::price})
-    for (const auto* entry : catalog.entries(kind))
-      EXPECT_EQ(error_of([&] { catalog.check(kind, entry->name); }), "");
+    for (const auto* entry : catalog.entries(kind)) EXPECT_EQ(error_of([&] { catalog.check(kind, entry->name); }), "");
 }
 
 TEST(Catalog, EveryUsualPriceIsAnEntry) {
