@@ -28,7 +28,7 @@ class Planner {
         job_(job),
         passes_(builder_, job, job.training, host_profile(job.training, eager_host()),
                 workloads::kernel_style(job.training, job.model)),
-        reduced_(options.compresses() ? Precision::fp16 : gradient_precision(job.training, Precision::fp32)) {}
+        reduced_(options.compresses() ? Precision::fp16 : gradient_precision(job.training, gradients())) {}
 
   PlannedStep plan();
 
@@ -36,6 +36,12 @@ class Planner {
   using Part = ReplicatedPasses::Part;
 
   bool several() const { return passes_.replicas() > 1; }
+  std::int64_t gradient_bytes() const { return passes_.gradient_bytes(); }
+  // They have the type of the parameters.
+  Precision gradients() const {
+    if (gradient_bytes() == 4) return Precision::fp32;
+    return job_.training.precision == Precision::fp16 ? Precision::fp16 : Precision::bf16;
+  }
   void write_program();
   std::vector<Bytes> form_buckets() const;
   Bytes buffers() const;
@@ -52,7 +58,7 @@ class Planner {
   Precision reduced_;
   sim::StreamId stream_{};
   sim::SlotId slot_{};
-  std::vector<Bytes> buckets_;  // in 32-bit gradient bytes, as DDP forms them
+  std::vector<Bytes> buckets_;  // in bytes of gradients, as DDP forms them
   std::size_t next_bucket_ = 0;
   Bytes ready_{};  // gradient bytes not yet in a launched bucket
 };
@@ -62,7 +68,7 @@ class Planner {
 // registration, of which the first, small one is the last to be reduced.
 std::vector<Bytes> Planner::form_buckets() const {
   std::vector<Bytes> tensors;
-  for (const std::int64_t tensor : passes_.gradient_tensors()) tensors.push_back(Bytes{tensor * 4});
+  for (const std::int64_t tensor : passes_.gradient_tensors()) tensors.push_back(Bytes{tensor * gradient_bytes()});
   const bool as_registered = options_.find_unused_parameters && !options_.static_graph;
   if (!as_registered) std::ranges::reverse(tensors);
   // A cap of one's own also replaces the small first limit.
@@ -94,12 +100,12 @@ sim::BlockId Planner::broadcast_block() {
 
 // Buckets launch strictly in order, each when its last gradient is ready.
 void Planner::reduce_ready(BlockWriter& block, std::int64_t parameters) {
-  ready_ += Bytes{parameters * 4};
+  ready_ += Bytes{parameters * gradient_bytes()};
   while (next_bucket_ < buckets_.size() && ready_ >= buckets_[next_bucket_]) {
     const Bytes bucket = buckets_[next_bucket_++];
     ready_ = ready_ - bucket;
-    const Bytes wire{bucket.count / 4 * workloads::element_bytes(reduced_)};
-    // A hook compresses the bucket before, and writes it back in 32 bits behind its reduction.
+    const Bytes wire{bucket.count / gradient_bytes() * workloads::element_bytes(reduced_)};
+    // A hook compresses the bucket before, and writes it back behind its reduction.
     const sim::Kernel cast = passes_.costs().memory_bound("compress gradients", bucket + wire);
     if (options_.compresses()) block.compute({&cast, 1});
     block.communicate(stream_, builder_.call(slot_, CollectiveKind::all_reduce, wire, sim::Purpose::data));
@@ -113,7 +119,7 @@ sim::BlockId Planner::backward_block(const Part& part, bool reduces) {
   return passes_.backward_block(part, name, [&](BlockWriter& writer, std::int64_t parameters) {
     // Without views gradients are also copied into the bucket.
     std::int64_t traffic = passes_.accumulation_traffic();
-    if (reduces && several() && !options_.gradient_as_bucket_view) traffic += 8;
+    if (reduces && several() && !options_.gradient_as_bucket_view) traffic += 2 * gradient_bytes();
     if (traffic > 0) {
       const sim::Kernel copy = passes_.costs().memory_bound("accumulate gradients", Bytes{parameters * traffic});
       writer.compute({&copy, 1});
@@ -144,7 +150,7 @@ sim::BlockId Planner::step_end() {
 void Planner::write_program() {
   sim::Program program = passes_.program("all ranks");
   if (!options_.gradient_as_bucket_view && several())
-    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{passes_.trained() * 4};
+    program.resident[static_cast<std::size_t>(MemoryPurpose::buffers)] = Bytes{passes_.trained() * gradient_bytes()};
   const std::int64_t micro_batches = passes_.micro_batches();
   std::map<const workloads::Layer*, sim::BlockId> backward;
   std::map<std::pair<const workloads::Layer*, std::int32_t>, sim::BlockId> reducing;

@@ -110,7 +110,8 @@ sim::BlockId ReplicatedPasses::backward_block(const Part& part, const std::strin
 
 std::int64_t ReplicatedPasses::accumulation_traffic() const {
   const std::int64_t cast = mixed() ? 6 : 0;
-  const std::int64_t accumulate = micro_batches_ > 1 ? 12 : 0;  // read the fresh and the accumulated one, write
+  const std::int64_t accumulate =
+      micro_batches_ > 1 ? 3 * gradient_bytes() : 0;  // read the fresh and the accumulated one, write
   return cast + accumulate;
 }
 

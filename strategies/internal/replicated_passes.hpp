@@ -62,6 +62,7 @@ class ReplicatedPasses {
   sim::BlockId backward_block(const Part& part, const std::string& name, const AfterGradient& after);
   // Bytes per parameter that are moved to bring a fresh gradient to 32 bits and add it to those of other micro-batches.
   std::int64_t accumulation_traffic() const;
+  std::int64_t gradient_bytes() const { return state_.gradient; }  // of one
   // After the exchange: norm, clipping, update. `parameters` of them.
   void write_update(BlockWriter& block, std::int64_t parameters) const;
   void connect(sim::Plan& plan) const { offload_.connect(plan, replicas_); }

@@ -97,6 +97,13 @@ TEST(DdpOptions, Parameters16BitsWideAreNotCast) {
   EXPECT_EQ(buffers({"training.master_weights=false"}), 0);
 }
 
+TEST(DdpOptions, GradientsHaveTheTypeOfTheParameters) {
+  const std::string pure = "training.master_weights=false";
+  EXPECT_EQ(reduced(ddp({pure})).bytes, 2 * parameters);
+  EXPECT_EQ(reduced(ddp({pure, "training.gradient_precision=fp32"})).bytes, 4 * parameters);
+  EXPECT_LT(reduced(ddp({pure})).count, reduced(ddp({})).count);  // half the bytes fill half the buckets
+}
+
 TEST(DdpOptions, SaysOneTypeOfReductionOnly) {
   const std::string message =
       tests::refusal(one_node, {"strategy.comm_hook=fp16_compress", "training.gradient_precision=bf16"});
