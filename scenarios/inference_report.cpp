@@ -13,8 +13,6 @@ namespace {
 
 using workloads::Inference;
 
-std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
-
 std::string gibibytes(double bytes) { return fixed(bytes / (1LL << 30), 1) + " GiB"; }
 
 std::string counted(std::int64_t count, const std::string& what) {

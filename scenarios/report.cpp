@@ -179,8 +179,6 @@ std::string to_json(const Result& result) {
 
 namespace {
 
-std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
-
 std::string gibibytes(std::int64_t bytes) { return fixed(static_cast<double>(bytes) / (1LL << 30), 1) + " GiB"; }
 
 std::string bar(double share) {

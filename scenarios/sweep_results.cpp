@@ -182,8 +182,6 @@ void write_csv(const SweepResults& results, const std::filesystem::path& file) {
 
 namespace {
 
-std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
-
 // What took most of the loss: "bubble 8.1 %, data 2.0 %".
 std::string main_causes(const LossByCause& by_cause) {
   constexpr double least = 0.005;

@@ -307,8 +307,6 @@ nlohmann::ordered_json summary_json(const ErrorSummary& summary) {
           {"worst", {{"id", summary.worst_id}, {"error", summary.worst_error}}}};
 }
 
-std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
-
 std::string summary_line(const std::string& name, const ErrorSummary& summary) {
   return "  " + padded_right(name, 18) + padded_left(std::to_string(summary.n), 6) +
          padded_left(std::to_string(summary.failed), 8) + padded_left(percent(summary.mean_error), 10) +

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -23,6 +25,12 @@ struct Resolved {
 // A name, a map that refines its `base`, or a map that says everything. Nothing where that is wrong, and reported.
 std::optional<Resolved> resolve(Reader& reader, const Catalog& catalog, EntryKind kind, const Value& value,
                                 const std::string& path);
+
+// One of the names of an enum; `usual` where none is given.
+template <std::size_t count>
+sim::Choice choice_of(const std::array<std::string_view, count>& names, std::string_view usual) {
+  return {.value = std::string{usual}, .choices = {names.begin(), names.end()}};
+}
 
 // The member of an enum whose names the choices are, in order.
 template <class Enum>

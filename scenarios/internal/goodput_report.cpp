@@ -40,8 +40,6 @@ double restart_s(const CampaignSummary& campaign) {
   return sim::to_seconds(restart.detect + restart.reschedule + restart.reload + restart.warm_up);
 }
 
-std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
-
 std::string shares_text(const CampaignSummary& campaign) {
   constexpr std::array<std::string_view, sim::time_uses> words{
       "training that counts", "slow nodes",        "missing replicas", "work done again", "saving",

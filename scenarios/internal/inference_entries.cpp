@@ -15,11 +15,6 @@ namespace {
 using workloads::Precision;
 using workloads::WeightFormat;
 
-template <std::size_t count>
-sim::Choice choice_of(const std::array<std::string_view, count>& names, std::string_view usual) {
-  return {.value = std::string{usual}, .choices = {names.begin(), names.end()}};
-}
-
 std::string name_of(WeightFormat format) {
   return std::string{workloads::weight_format_names.at(static_cast<std::size_t>(format))};
 }

@@ -30,6 +30,8 @@ inline std::string fixed(double value, int digits) {
   return buffer;
 }
 
+inline std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
+
 // The shortest text that is this number and no other; whole ones without an exponent.
 inline std::string number_text(double number) {
   std::array<char, 64> buffer{};

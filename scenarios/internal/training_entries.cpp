@@ -8,21 +8,11 @@
 #include <string>
 #include <utility>
 
+#include "scenarios/internal/entries.hpp"
 #include "scenarios/quantity.hpp"
 
 namespace trainyard::scenarios {
 namespace {
-
-template <std::size_t count>
-sim::Choice choice_of(const std::array<std::string_view, count>& names, std::string_view usual) {
-  return {.value = std::string{usual}, .choices = {names.begin(), names.end()}};
-}
-
-template <class Enum>
-Enum chosen(const sim::Choice& choice) {
-  const auto found = std::find(choice.choices.begin(), choice.choices.end(), choice.value);
-  return static_cast<Enum>(found == choice.choices.end() ? 0 : found - choice.choices.begin());
-}
 
 // The words of `items`, each of which must be one of `names`; its place in the list.
 std::vector<std::size_t> read_words(Reader& reader, const Value& value, const std::string& path,
