@@ -24,6 +24,26 @@ constexpr std::array<std::string_view, 13> breakdown_names{
     "straggler"};
 using Breakdown = std::array<double, breakdown_names.size()>;
 
+// The chain of operations and waits that decides how long a step takes: each began when the one before had ended, on
+// whatever rank. Adds up to the step time.
+struct CriticalPath {
+  Breakdown breakdown_s{};
+  struct Operation {
+    std::string name;          // of a kernel or communication, or of what else takes time
+    std::string where;         // "stage 3", the name of the programs that it belongs to
+    std::size_t category = 0;  // into breakdown_names
+    double seconds = 0;
+    std::int64_t count = 0;  // times that it stands on the path
+  };
+  std::vector<Operation> operations;  // those that take most of it, at most ten
+};
+
+// A step as it would be with something changed.
+struct WhatIf {
+  std::string change;  // "network_bandwidth_x2"
+  double step_time_s = 0;
+};
+
 // Per rank and step, averaged over ranks.
 struct CommunicationSummary {
   sim::Purpose purpose = sim::Purpose::data;
@@ -132,6 +152,8 @@ struct Result {
   double hfu = 0;
   double device_busy = 0;
   Breakdown breakdown_s{};
+  std::optional<CriticalPath> critical_path;
+  std::vector<WhatIf> what_if;   // where asked for
   double ideal_step_time_s = 0;  // the same step on a network of infinite bandwidth and zero latency
   double communication_overhead = 0;
   MemorySummary memory;
@@ -153,6 +175,8 @@ struct SimulateOptions {
   bool fold = true;                                // simulate ranks that nothing tells apart once
   bool ideal = true;                               // simulate the ideal network too; without: those fields are 0
   std::optional<std::vector<std::int64_t>> ranks;  // to record; absent: the first rank of each program
+  bool critical_path = true;                       // find the critical path
+  bool what_if = false;                            // simulate each change of `Result::what_if`
   bool memory_timeline = false;                    // record the fullest rank too
   bool per_operation = false;                      // keep what layer_rows() needs
   bool advise = false;         // where memory does not fit, say what holds it and what would make it fit: more planning

@@ -32,7 +32,7 @@ namespace trainyard::strategies {
 
 // Of what plug-ins and the program must agree on: the public headers of `strategies` and of the folders that it uses.
 // Raised by every change of them after which a plug-in has to be built again, or changed.
-constexpr std::uint32_t interface_version = 3;
+constexpr std::uint32_t interface_version = 4;
 
 // Differs where types that cross the border have another size: headers that changed without a new version, or another
 // standard library. Two headers of one version must not be told apart by anything else.

@@ -53,6 +53,16 @@ struct Problem {
   std::string message;  // what is wrong, what was expected, and the nearest possible choice
 };
 
+// A key that decides how a job is divided, and what a search tries for it, as a scenario has it: "8", "true",
+// "interleaved". The first value is the plainest: nothing divided, nothing recomputed, off.
+struct SearchKey {
+  std::string path;  // "strategy.tensor", "training.micro_batch"
+  std::vector<std::string> values;
+  // An earlier key without which this one changes nothing, so that it is left out where that one has its first value:
+  // "strategy.pipeline" for a schedule.
+  std::string only_with = {};
+};
+
 class Strategy {
  public:
   virtual ~Strategy() = default;
@@ -64,6 +74,10 @@ class Strategy {
   // Combinations that run here but not in the real framework, and options without effect.
   virtual std::vector<std::string> warnings(const Job& job) const = 0;
   virtual PlannedStep plan(const Job& job) const = 0;
+
+  // What a search for the best plan of the job varies; its options, micro batch and recomputation do not matter.
+  // check() may refuse combinations of the values. A framework without any is never proposed.
+  virtual std::vector<SearchKey> search_keys(const Job& /*job*/) const { return {}; }
 };
 
 struct StrategyEntry {
