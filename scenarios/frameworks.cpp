@@ -62,6 +62,9 @@ class PluginStrategy final : public Strategy {
   strategies::PlannedStep plan(const Job& job) const override {
     return guarded(framework_, "plan()", [&] { return strategy_->plan(job); });
   }
+  std::vector<strategies::SearchKey> search_keys(const Job& job) const override {
+    return guarded(framework_, "search_keys()", [&] { return strategy_->search_keys(job); });
+  }
 
  private:
   Framework framework_;

@@ -59,8 +59,10 @@ struct SearchKey {
   std::string path;  // "strategy.tensor", "training.micro_batch"
   std::vector<std::string> values;
   // An earlier key without which this one changes nothing, so that it is left out where that one has its first value:
-  // "strategy.pipeline" for a schedule.
+  // "strategy.pipeline" for a schedule. It is left out with whatever leaves that one out, too.
   std::string only_with = {};
+  // The value of that one with which alone this one is an option: "2.5d" for a depth; empty: any but the first.
+  std::string only_value = {};
 };
 
 class Strategy {

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <set>
+#include <utility>
 
 #include "strategies/checks.hpp"
+#include "strategies/search_values.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -322,6 +325,47 @@ std::vector<std::string> ColossalAi::warnings(const Job& job) const {
 PlannedStep ColossalAi::plan(const Job& job) const {
   if (options_.gemini()) return plan_gemini(options_, job);
   return options_.low_level_zero() ? plan_low_level_zero(options_, job) : plan_colossal_engine(options_, job);
+}
+
+namespace {
+
+// Ranks of tensor parallelism on a line, and of squares, several squares and cubes, which cross nodes: that is what
+// they are for.
+Sizes grid_sizes(const Job& job, const Sizes& depths) {
+  constexpr std::int64_t most_on_grid = 64;  // an estimate: none of the papers on them measures more
+  std::set<std::int64_t> sizes;
+  for (const std::int64_t size : tensor_sizes(job)) sizes.insert(size);
+  for (std::int64_t side = 2; side * side <= most_on_grid; ++side) {
+    sizes.insert({side * side, side * side * side});
+    for (const std::int64_t depth : depths) sizes.insert(depth * side * side);
+  }
+  std::erase_if(sizes, [&](std::int64_t size) { return size > most_on_grid || job.cluster.devices() % size != 0; });
+  return {sizes.begin(), sizes.end()};
+}
+
+}  // namespace
+
+// hybrid-parallel without tensor parallelism is low-level-zero.
+std::vector<SearchKey> ColossalAi::search_keys(const Job& job) const {
+  if (job.model.structure == Structure::recommendation) return {};
+  const std::string plugin = "strategy.plugin";
+  const auto only = [](std::string path, std::vector<std::string> values, std::string with, std::string value) {
+    return SearchKey{std::move(path), std::move(values), std::move(with), std::move(value)};
+  };
+  const bool on_grid = job.model.structure == Structure::decoder && !job.model.experts;
+  const Sizes depths{2, 4};
+  std::vector<SearchKey> keys{{.path = plugin, .values = {"engine", "hybrid-parallel", "gemini"}},
+                              only("strategy.zero_stage", {"1", "2"}, plugin, "hybrid-parallel"),
+                              only("strategy.shard_param_frac", {"0", "1"}, plugin, "gemini"),
+                              only("strategy.enable_gradient_accumulation", {"false", "true"}, plugin, "gemini")};
+  if (reaches_for_offload(job)) keys.push_back(only("strategy.offload_optim_frac", {"0", "1"}, plugin, "gemini"));
+  if (on_grid) {
+    keys.push_back(only("strategy.mode", {"1d", "2d", "2.5d", "3d"}, plugin, "engine"));
+    keys.push_back(only("strategy.depth", texts(depths), "strategy.mode", "2.5d"));
+  }
+  keys.insert(keys.end(), {sizes_key("strategy.tensor", on_grid ? grid_sizes(job, depths) : tensor_sizes(job)),
+                           micro_batch_key(job), recompute_key(job)});
+  return keys;
 }
 
 }  // namespace trainyard::strategies

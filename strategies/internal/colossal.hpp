@@ -74,6 +74,7 @@ class ColossalAi final : public Strategy {
   std::vector<Problem> check(const Job& job) const override;
   std::vector<std::string> warnings(const Job& job) const override;
   PlannedStep plan(const Job& job) const override;
+  std::vector<SearchKey> search_keys(const Job& job) const override;
 
  private:
   ColossalOptions options_;

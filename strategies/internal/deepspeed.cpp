@@ -6,6 +6,7 @@
 #include "strategies/internal/deepspeed_partition.hpp"
 #include "strategies/internal/deepspeed_planner.hpp"
 #include "strategies/internal/megatron_style.hpp"
+#include "strategies/search_values.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -338,5 +339,32 @@ std::vector<std::string> Deepspeed::warnings(const Job& job) const {
 }
 
 PlannedStep Deepspeed::plan(const Job& job) const { return DeepspeedPlanner(options_, job).plan(); }
+
+std::vector<SearchKey> Deepspeed::search_keys(const Job& job) const {
+  if (job.model.structure == workloads::Model::Structure::recommendation) return {};
+  const std::string stage = "strategy.zero_stage";
+  std::vector<SearchKey> keys{{.path = stage, .values = {"0", "1", "2", "3"}},
+                              switch_key("strategy.overlap_comm", stage)};
+  if (job.cluster.nodes() > 1)
+    keys.push_back({.path = "strategy.zero_hpz_partition_size",
+                    .values = {"1", std::to_string(job.cluster.devices() / job.cluster.nodes())},
+                    .only_with = stage,
+                    .only_value = "3"});
+  if (reaches_for_offload(job)) {
+    keys.push_back({.path = "strategy.offload_optimizer_device", .values = {"none", "cpu"}, .only_with = stage});
+    keys.push_back(
+        {.path = "strategy.offload_param_device", .values = {"none", "cpu"}, .only_with = stage, .only_value = "3"});
+  }
+  // Experts are not divided along with layers.
+  if (job.model.experts)
+    keys.push_back(sizes_key("strategy.expert", expert_sizes(job)));
+  else
+    keys.insert(keys.end(), {sizes_key("strategy.tensor", tensor_sizes(job)),
+                             switch_key("strategy.sequence_parallel", "strategy.tensor")});
+  keys.insert(keys.end(),
+              {sizes_key("strategy.pipeline", pipeline_sizes(job)), sizes_key("strategy.context", context_sizes(job)),
+               micro_batch_key(job), recompute_key(job)});
+  return keys;
+}
 
 }  // namespace trainyard::strategies

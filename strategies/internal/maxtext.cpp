@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "strategies/checks.hpp"
+#include "strategies/search_values.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -271,6 +273,39 @@ std::vector<std::string> MaxText::warnings(const Job& job) const {
 
 PlannedStep MaxText::plan(const Job& job) const {
   return plan_maxtext(options_, *resolve_mesh(options_, job.cluster).sizes, job);
+}
+
+namespace {
+
+// Layers of a stage in each round, of all under some number of stages.
+Sizes stage_depths(std::int64_t layers, const Sizes& pipelines) {
+  std::set<std::int64_t> result{1};
+  for (const std::int64_t stages : pipelines)
+    if (stages > 1 && layers % stages == 0)
+      for (const std::int64_t depth : divisors(layers / stages, layers)) result.insert(depth);
+  return {result.begin(), result.end()};
+}
+
+}  // namespace
+
+// A pipeline goes round several times unless stages have more layers (circular pipelines, layers/pipeline.py).
+std::vector<SearchKey> MaxText::search_keys(const Job& job) const {
+  if (!job.model.has_tokens() || job.model.structure == workloads::Model::Structure::encoder_decoder) return {};
+  const std::string pipeline = "strategy.pipeline";
+  const Sizes tensors = tensor_sizes(job);
+  const Sizes pipelines = pipeline_sizes(job);
+  const Sizes contexts = context_sizes(job);
+  const Sizes experts = expert_sizes(job);
+  std::vector<SearchKey> keys{
+      sizes_key("strategy.shard", shard_sizes(job, {tensors, pipelines, contexts, experts})),
+      sizes_key("strategy.tensor", tensors),
+      sizes_key(pipeline, pipelines),
+      sizes_key("strategy.num_layers_per_pipeline_stage", stage_depths(job.model.total_layers(), pipelines), pipeline),
+      switch_key("strategy.pipeline_fsdp_ag_once", pipeline),
+      sizes_key("strategy.context", contexts)};
+  if (job.model.experts) keys.push_back(sizes_key("strategy.expert", experts));
+  keys.insert(keys.end(), {micro_batch_key(job), recompute_key(job)});
+  return keys;
 }
 
 }  // namespace trainyard::strategies

@@ -56,6 +56,7 @@ class MaxText final : public Strategy {
   std::vector<Problem> check(const Job& job) const override;
   std::vector<std::string> warnings(const Job& job) const override;
   PlannedStep plan(const Job& job) const override;
+  std::vector<SearchKey> search_keys(const Job& job) const override;
 
  private:
   MaxTextOptions options_;

@@ -5,6 +5,7 @@
 
 #include "strategies/checks.hpp"
 #include "strategies/internal/megatron_style.hpp"
+#include "strategies/search_values.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -326,5 +327,34 @@ std::vector<std::string> MegatronLm::warnings(const Job& job) const {
 }
 
 PlannedStep MegatronLm::plan(const Job& job) const { return plan_megatron(options_, job); }
+
+// Not gpipe: 1f1b has the same bubble and keeps fewer micro-batches. DualPipe is for tokens on their way to experts
+// (DeepSeek-V3, arXiv 2412.19437, section 3.2.1).
+std::vector<SearchKey> MegatronLm::search_keys(const Job& job) const {
+  if (!job.model.has_tokens()) return {};
+  const bool experts = job.model.experts.has_value();
+  const Sizes pipelines = pipeline_sizes(job);
+  std::vector<std::string> schedules{"1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v"};
+  if (experts) schedules.insert(schedules.end(), {"dualpipe", "dualpipe-v"});
+  std::vector<SearchKey> keys{
+      sizes_key("strategy.tensor", tensor_sizes(job)),
+      {.path = "strategy.sequence_parallel", .values = {"false", "true"}, .only_with = "strategy.tensor"},
+      sizes_key("strategy.pipeline", pipelines),
+      {.path = "strategy.schedule", .values = std::move(schedules), .only_with = "strategy.pipeline"},
+      {.path = "strategy.virtual_pipeline",
+       .values = texts(chunk_counts(job, pipelines)),
+       .only_with = "strategy.schedule",
+       .only_value = "interleaved"},
+      sizes_key("strategy.context", context_sizes(job))};
+  if (experts) {
+    keys[1].values = {"true"};  // which experts beside tensor parallelism need
+    keys.push_back(sizes_key("strategy.expert", expert_sizes(job)));
+    keys.push_back(sizes_key("strategy.expert_tensor", expert_tensor_sizes(job)));
+  }
+  keys.insert(keys.end(), {micro_batch_key(job), recompute_key(job), switch_key("strategy.distributed_optimizer"),
+                           switch_key("strategy.overlap_grad_reduce"),
+                           switch_key("strategy.overlap_param_gather", "strategy.distributed_optimizer")});
+  return keys;
+}
 
 }  // namespace trainyard::strategies

@@ -108,6 +108,7 @@ class MegatronLm final : public Strategy {
   std::vector<Problem> check(const Job& job) const override;
   std::vector<std::string> warnings(const Job& job) const override;
   PlannedStep plan(const Job& job) const override;
+  std::vector<SearchKey> search_keys(const Job& job) const override;
 
  private:
   MegatronOptions options_;

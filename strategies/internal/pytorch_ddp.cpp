@@ -10,6 +10,7 @@
 #include "strategies/groups.hpp"
 #include "strategies/host_profile.hpp"
 #include "strategies/internal/replicated_passes.hpp"
+#include "strategies/search_values.hpp"
 #include "strategies/traffic.hpp"
 #include "workloads/layers.hpp"
 
@@ -259,5 +260,9 @@ std::vector<std::string> PytorchDdp::warnings(const Job& job) const {
 }
 
 PlannedStep PytorchDdp::plan(const Job& job) const { return Planner(options_, job).plan(); }
+
+std::vector<SearchKey> PytorchDdp::search_keys(const Job& job) const {
+  return {micro_batch_key(job), recompute_key(job), switch_key("strategy.gradient_as_bucket_view")};
+}
 
 }  // namespace trainyard::strategies

@@ -12,6 +12,7 @@ class PytorchDdp final : public Strategy {
   std::vector<Problem> check(const Job& job) const override;
   std::vector<std::string> warnings(const Job& job) const override;
   PlannedStep plan(const Job& job) const override;
+  std::vector<SearchKey> search_keys(const Job& job) const override;
 
   struct Options {
     std::int64_t tensor = 1;

@@ -93,6 +93,7 @@ class PytorchFsdp final : public Strategy {
   std::vector<Problem> check(const Job& job) const override;
   std::vector<std::string> warnings(const Job& job) const override;
   PlannedStep plan(const Job& job) const override;
+  std::vector<SearchKey> search_keys(const Job& job) const override;
 
  private:
   FsdpOptions options_;

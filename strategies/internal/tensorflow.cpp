@@ -6,6 +6,7 @@
 
 #include "strategies/checks.hpp"
 #include "strategies/internal/maxtext.hpp"
+#include "strategies/search_values.hpp"
 
 namespace trainyard::strategies {
 namespace {
@@ -180,6 +181,28 @@ PlannedStep Tensorflow::plan(const Job& job) const {
       {.name = "fit", .ops = {{.work = sim::HostWork{keras_round_trip / options_.steps_per_execution}}}});
   for (sim::Program& program : step.plan.programs) program.calls.push_back({.block = round_trip});
   return step;
+}
+
+// Not asynchronous parameter servers, whose gradients are of old variables.
+std::vector<SearchKey> Tensorflow::search_keys(const Job& job) const {
+  const std::string mode = "strategy.mode";
+  std::vector<std::string> modes{"multi-worker-mirrored", "parameter-server"};
+  if (job.cluster.nodes() == 1) modes = {"mirrored", "central-storage", "parameter-server"};
+  if (job.cluster.torus()) modes = {"tpu"};
+  const bool divides = options_.of_keras() && job.model.has_tokens();
+  if (options_.of_keras() && job.cluster.torus()) modes.clear();
+  if (divides) modes.insert(modes.end(), {"data-parallel", "model-parallel"});
+  if (modes.empty()) return {};
+  std::vector<SearchKey> keys{
+      {.path = mode, .values = std::move(modes)},
+      {.path = "strategy.synchronous", .values = {"true"}, .only_with = mode, .only_value = "parameter-server"}};
+  if (divides)
+    keys.push_back({.path = "strategy.tensor",
+                    .values = texts(tensor_sizes(job)),
+                    .only_with = mode,
+                    .only_value = "model-parallel"});
+  keys.insert(keys.end(), {micro_batch_key(job), recompute_key(job)});
+  return keys;
 }
 
 Keras::Keras() {
