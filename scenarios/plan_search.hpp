@@ -31,10 +31,11 @@ struct Candidate {
   std::int64_t peak_bytes = 0;
 };
 
-// The best plan with one key changed.
+// The best plan with one key changed; keys that then begin to matter have their first value. Of `strategy.framework`:
+// the best plan of another framework.
 struct Neighbour {
   Parameter change;
-  std::string refused;  // why it cannot run; empty: it can
+  std::string refused;  // why it cannot run, or cannot win; empty: it was simulated
   bool fits = false;
   std::int64_t peak_bytes = 0;
   double step_time_s = 0;  // also of one that does not fit
@@ -56,7 +57,7 @@ struct SearchCounts {
 struct ProposedPlan {
   std::vector<Parameter> keys;
   Result result;  // as `trainyard run` has it
-  // All of `strategy` and `training` as YAML in flow style, to be written into a scenario.
+  // All of `strategy` and `training` as JSON, which is YAML too and can be written into a scenario.
   std::string strategy;
   std::string training;
 };
@@ -72,6 +73,7 @@ struct SearchResult {
   std::string currency;
   std::int64_t capacity_bytes = 0;
   std::vector<std::string> frameworks;  // that were searched
+  std::vector<std::string> left_out;    // others, and why: "keras: ..."
   std::vector<SearchedKey> searched;    // over all frameworks
   std::vector<Parameter> fixed;         // keys of `strategy`, and of those searched, that the scenario gives
   std::vector<ProposedPlan> plans;      // best first
@@ -79,7 +81,8 @@ struct SearchResult {
   std::vector<std::size_t> front;     // of the candidates: nothing beats them in time, memory, cost and energy at once
   std::vector<Neighbour> neighbours;  // of the best
   SearchCounts counts;
-  double wall_s = 0;
+  double search_s = 0;   // until the best was known
+  double wall_s = 0;     // in all
   bool stopped = false;  // before its end: the best so far
 };
 
@@ -103,6 +106,8 @@ struct SearchOptions {
 // Throws ScenarioError where the scenario is wrong whatever these are, or where no plan fits.
 SearchResult search_plans(const std::filesystem::path& scenario, const Catalog& catalog, const LoadOptions& load,
                           const SearchOptions& options);
+
+SearchResult search_plans(const Value& scenario, const Catalog& catalog, const SearchOptions& options);
 
 // As the contract of `plan --json` has it.
 std::string to_json(const SearchResult& result);

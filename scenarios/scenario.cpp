@@ -205,7 +205,7 @@ void check_job(Reader& reader, Scenario& scenario) {
   }
 }
 
-void check_relations(Reader& reader, Scenario& scenario) {
+void check_relations(Reader& reader, Scenario& scenario, bool asks_framework) {
   if (scenario.inference) return check_inference(reader, scenario);
   check_precision(reader, scenario);
   check_positions(reader, scenario);
@@ -213,13 +213,11 @@ void check_relations(Reader& reader, Scenario& scenario) {
   check_run(reader, scenario);
   if (reader.mistakes() > 0) return;
   check_size(reader, scenario);
-  if (reader.mistakes() == 0) check_job(reader, scenario);
+  if (reader.mistakes() == 0 && asks_framework) check_job(reader, scenario);
   if (reader.mistakes() == 0 && scenario.reliability) check_reliability(reader, scenario);
 }
 
-}  // namespace
-
-Scenario read_scenario(const Value& root, const Catalog& catalog) {
+Scenario read(const Value& root, const Catalog& catalog, bool asks_framework) {
   Scenario scenario;
   scenario.file = root.where.file;
   Reader reader;
@@ -237,10 +235,16 @@ Scenario read_scenario(const Value& root, const Catalog& catalog) {
   scenario.model = model.model;
   scenario.training.routing.seed = scenario.seed;
   for (const std::string& warning : model.warnings) scenario.warnings.push_back("model: " + warning);
-  if (reader.mistakes() == 0) check_relations(reader, scenario);
+  if (reader.mistakes() == 0) check_relations(reader, scenario, asks_framework);
   reader.throw_mistakes();
   return scenario;
 }
+
+}  // namespace
+
+Scenario read_scenario(const Value& root, const Catalog& catalog) { return read(root, catalog, true); }
+
+Scenario read_job(const Value& root, const Catalog& catalog) { return read(root, catalog, false); }
 
 Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options) {
   return read_scenario(read_document(path, options.overrides), catalog);

@@ -60,6 +60,10 @@ struct LoadOptions {
 Scenario load_scenario(const std::filesystem::path& path, const Catalog& catalog, const LoadOptions& options = {});
 Scenario read_scenario(const Value& root, const Catalog& catalog);
 
+// A scenario whose keys have all been read, without asking the framework whether it runs the whole: for searches, which
+// set some of them afterwards. Throws ScenarioError with what is wrong with each.
+Scenario read_job(const Value& root, const Catalog& catalog);
+
 // What the file says with the overrides in it, as YAML.
 std::string scenario_text(const std::filesystem::path& path, const LoadOptions& options = {});
 

@@ -152,6 +152,13 @@ SearchKey switch_key(std::string path, std::string only_with) {
   return {.path = std::move(path), .values = {"false", "true"}, .only_with = std::move(only_with)};
 }
 
+std::vector<SearchKey> with_effect(std::vector<SearchKey> keys, SearchEffect effect,
+                                   std::initializer_list<std::string_view> paths) {
+  for (SearchKey& key : keys)
+    if (std::ranges::find(paths, key.path) != paths.end()) key.effect = effect;
+  return keys;
+}
+
 SearchKey micro_batch_key(const Job& job) {
   const std::int64_t batch = job.training.global_batch;
   const std::int64_t sequence = job.training.sequence;

@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "strategies/strategy.hpp"
@@ -44,6 +45,10 @@ Sizes shard_sizes(const Job& job, std::initializer_list<Sizes> others);
 
 SearchKey sizes_key(std::string path, const Sizes& sizes, std::string only_with = {});
 SearchKey switch_key(std::string path, std::string only_with = {});
+
+// The keys, of which those with these paths have this effect.
+std::vector<SearchKey> with_effect(std::vector<SearchKey> keys, SearchEffect effect,
+                                   std::initializer_list<std::string_view> paths);
 
 // Sequences of a pass: divisors of the global batch.
 SearchKey micro_batch_key(const Job& job);

@@ -26,6 +26,8 @@ struct Job {
   // Where devices differ, `accelerator` is in turn each of their types, and defaults that depend on a type are those of
   // this one, so that all run the same schedule; null: of `accelerator`.
   const workloads::Accelerator* leading = nullptr;
+  // Only the memory of the plan is looked at: what communications cost may be left out of it.
+  bool for_memory_alone = false;
   const workloads::Accelerator& leading_accelerator() const { return leading != nullptr ? *leading : accelerator; }
 };
 
@@ -53,6 +55,15 @@ struct Problem {
   std::string message;  // what is wrong, what was expected, and the nearest possible choice
 };
 
+// What a key of a search changes of a step. A search relies on it to leave out what cannot win: all passes together run
+// no fewer kernels, over all ranks, with keys of later effects than with these at their first values; and with the keys
+// of the last they take no less time, and keep as much for backward, as with these at theirs.
+enum class SearchEffect : std::uint8_t {
+  kernels,   // which kernels a pass runs, on how much
+  schedule,  // on which rank and when passes run
+  state      // where parameters, gradients and optimizer state are, and when they move
+};
+
 // A key that decides how a job is divided, and what a search tries for it, as a scenario has it: "8", "true",
 // "interleaved". The first value is the plainest: nothing divided, nothing recomputed, off.
 struct SearchKey {
@@ -63,6 +74,7 @@ struct SearchKey {
   std::string only_with = {};
   // The value of that one with which alone this one is an option: "2.5d" for a depth; empty: any but the first.
   std::string only_value = {};
+  SearchEffect effect = SearchEffect::kernels;
 };
 
 class Strategy {

@@ -334,6 +334,10 @@ void TrafficCompiler::emit(sim::CommunicatorId id) {
 
 void price_communications(sim::Plan& plan, const Cluster& cluster) { TrafficCompiler(plan, cluster).compile(); }
 
+void price_communications(sim::Plan& plan, const Job& job) {
+  if (!job.for_memory_alone) price_communications(plan, job.cluster);
+}
+
 CollectiveChoice choice_of(const sim::Plan& plan, const Cluster& cluster, sim::CommunicatorId communicator,
                            sim::CallId call) {
   Surveyor surveyor(cluster);

@@ -8,6 +8,7 @@
 
 #include "sim/plan.hpp"
 #include "strategies/collectives.hpp"
+#include "strategies/strategy.hpp"
 #include "topology/cluster.hpp"
 
 namespace trainyard::strategies {
@@ -20,6 +21,8 @@ namespace trainyard::strategies {
 // (CommunicationCost::phase_bytes). Links carry the share of their nominal capacity that the best protocol reaches
 // (CollectiveTuning's efficiencies).
 void price_communications(sim::Plan& plan, const topology::Cluster& cluster);
+// On the cluster of a job, unless that looks at its memory alone.
+void price_communications(sim::Plan& plan, const Job& job);
 
 // What the library takes for one call of a communicator, and what it would have taken instead.
 CollectiveChoice choice_of(const sim::Plan& plan, const topology::Cluster& cluster, sim::CommunicatorId communicator,

@@ -80,8 +80,9 @@ struct CommandEntry {
   const char* help;
   std::unique_ptr<Command> (*make)(CLI::App& parser, const CommonOptions& common);
 };
-constexpr std::array<CommandEntry, 5> commands{{
+constexpr std::array<CommandEntry, 6> commands{{
     {"run", "simulate a scenario and print a summary", make_run_command},
+    {"plan", "search the best way to divide a job, under the memory limit", make_plan_command},
     {"sweep", "simulate every combination of a sweep, in parallel", make_sweep_command},
     {"validate", "predict measurements and print the errors", make_validate_command},
     {"collectives", "what nccl-tests would print on the cluster of a scenario", make_collectives_command},

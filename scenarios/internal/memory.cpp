@@ -11,6 +11,7 @@
 #include <utility>
 #include <variant>
 
+#include "sim/lower_bound.hpp"
 #include "strategies/device_classes.hpp"
 
 namespace trainyard::scenarios {
@@ -62,6 +63,18 @@ strategies::PlannedStep planned(const Scenario& scenario, const strategies::Stra
   const strategies::Job job{
       .model = scenario.model, .training = training, .accelerator = scenario.accelerators.front(), .cluster = cluster};
   return strategies::plan_on_devices(strategy, job, scenario.accelerators);
+}
+
+// Of what is allocated.
+std::int64_t overhead_of(const strategies::PlannedStep& step, std::int64_t allocated) {
+  if (step.static_buffers) return runtime_bytes;
+  const auto reserved = static_cast<std::int64_t>(static_cast<double>(allocated) * fragmentation);
+  return reserved - allocated + context_bytes + step.communicator_groups * group_bytes;
+}
+
+bool fits(const strategies::PlannedStep& step, std::int64_t peak, sim::Bytes capacity) {
+  const double usable = step.static_buffers ? 1 : usable_share;
+  return static_cast<double>(peak) <= usable * static_cast<double>(capacity.count);
 }
 
 // "forward layer", "backward layer" and "recompute layer" hold memory for the same thing.
@@ -237,6 +250,12 @@ sim::Bytes smallest_memory(const Scenario& scenario) {
   return std::ranges::min_element(scenario.accelerators, {}, &workloads::Accelerator::memory)->memory;
 }
 
+bool activations_fit(const strategies::PlannedStep& step, sim::Bytes capacity) {
+  return std::ranges::all_of(step.plan.programs, [&](const sim::Program& program) {
+    return fits(step, sim::activation_peak(step.plan, program).count, capacity);
+  });
+}
+
 MemorySummary memory_of(const strategies::PlannedStep& step, sim::Bytes capacity) {
   const sim::Plan& plan = step.plan;
   std::vector<sim::MemoryPeak> peaks;
@@ -254,13 +273,9 @@ MemorySummary memory_of(const strategies::PlannedStep& step, sim::Bytes capacity
   memory.allocated = worst.total.count;
   memory.last_rank_allocated = peak_of(plan.program_of.size() - 1).total.count;
   for (std::size_t i = 0; i < sim::memory_purposes; ++i) memory.parts.at(i) = worst.at_peak.at(i).count;
-  const auto reserved = static_cast<std::int64_t>(static_cast<double>(worst.total.count) * fragmentation);
-  memory.overhead = step.static_buffers
-                        ? runtime_bytes
-                        : reserved - worst.total.count + context_bytes + step.communicator_groups * group_bytes;
+  memory.overhead = overhead_of(step, memory.allocated);
   memory.peak = memory.allocated + memory.overhead;
-  const double usable = step.static_buffers ? 1 : usable_share;
-  memory.fits = static_cast<double>(memory.peak) <= usable * static_cast<double>(capacity.count);
+  memory.fits = fits(step, memory.peak, capacity);
   memory.peak_rank = static_cast<std::int64_t>(worst_rank);
   return memory;
 }

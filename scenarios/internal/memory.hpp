@@ -10,6 +10,8 @@ namespace trainyard::scenarios {
 
 // On the worst rank; every rank has to fit, wherever it is: `capacity` is that of the smallest device.
 MemorySummary memory_of(const strategies::PlannedStep& step, sim::Bytes capacity);
+// Whether what backward passes need would fit if nothing else were there.
+bool activations_fit(const strategies::PlannedStep& step, sim::Bytes capacity);
 sim::Bytes smallest_memory(const Scenario& scenario);
 
 // The largest parts of the peak by what allocated them, largest first.

@@ -123,17 +123,6 @@ constexpr bool is_quantity =
     std::is_same_v<T, sim::Duration> || std::is_same_v<T, sim::LongDuration> ||
     std::is_same_v<T, std::optional<sim::LongDuration>>;
 
-std::string parse_key(const Value& value, const sim::Key& key) {
-  return std::visit(
-      [&](auto* target) -> std::string {
-        using T = std::remove_pointer_t<decltype(target)>;
-        if constexpr (is_quantity<T>)
-          if (!value.is_scalar()) return "expected a quantity with its unit, got " + describe(value);
-        return parse(value, key, *target);
-      },
-      key.target);
-}
-
 std::vector<std::string_view> names_of(const Fields& fields) {
   std::vector<std::string_view> names;
   for (const sim::Key& key : fields.keys) names.push_back(key.name);
@@ -155,6 +144,17 @@ const sim::Key* find_key(std::string_view name, const Fields& fields) {
 }
 
 }  // namespace
+
+std::string set_key(const Value& value, const sim::Key& key) {
+  return std::visit(
+      [&](auto* target) -> std::string {
+        using T = std::remove_pointer_t<decltype(target)>;
+        if constexpr (is_quantity<T>)
+          if (!value.is_scalar()) return "expected a quantity with its unit, got " + describe(value);
+        return parse(value, key, *target);
+      },
+      key.target);
+}
 
 std::string join(const std::string& path, std::string_view name) {
   return path.empty() ? std::string{name} : path + "." + std::string{name};
@@ -194,7 +194,8 @@ void Reader::read_entry(const Entry& entry, const std::string& path, const Field
   if (section != fields.sections.end()) {
     *section->target = &entry.value;
   } else if (key != nullptr) {
-    const std::string error = parse_key(entry.value, *key);
+    std::string error = set_key(entry.value, *key);
+    if (!error.empty() && entry.value.scalar == "auto") error += "; 'trainyard plan' searches what is 'auto'";
     const bool nothing = entry.value.is_null() && entry.value.where.line > 0;  // stands nowhere in the file
     if (!error.empty()) report(nothing ? entry.key.where : entry.value.where, join(path, name) + ": " + error);
   } else if (!fields.foreign) {

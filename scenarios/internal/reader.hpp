@@ -62,6 +62,9 @@ class Reader {
   std::map<std::string, Location, std::less<>> places_;
 };
 
+// Puts a value into the target of a key. What is wrong with it; empty: nothing.
+std::string set_key(const Value& value, const sim::Key& key);
+
 std::string join(const std::string& path, std::string_view name);  // "cluster" and "node": "cluster.node"
 
 }  // namespace trainyard::scenarios

@@ -10,6 +10,7 @@
 
 #include "scenarios/internal/entries.hpp"
 #include "scenarios/quantity.hpp"
+#include "sim/ensure.hpp"
 
 namespace trainyard::scenarios {
 namespace {
@@ -212,6 +213,17 @@ void read_training(Reader& reader, const Value& value, workloads::Training& trai
   if (gradient != names.end())
     training.gradient_precision = static_cast<workloads::Precision>(gradient - names.begin());
   if (reader.mistakes() == before) check_training(reader, training);
+}
+
+void set_training(workloads::Training& training, std::string_view path, const Value& value) {
+  Reader reader;
+  if (path == "training.recompute")
+    read_recompute(reader, value, training);
+  else if (path == "training.micro_batch")
+    training.micro_batch = parse_whole_number(value.scalar).value;
+  else
+    sim::ensure(false, "a search varies micro batch and recomputation, and no other key of the training");
+  reader.throw_mistakes();
 }
 
 }  // namespace trainyard::scenarios

@@ -189,7 +189,7 @@ strategies::PlannedStep Planner::plan() {
   plan.program_of = sim::Table<sim::RankId, sim::ProgramId>(ranks);
   plan.communicators = sim::CommunicatorTable(ranks, plan.slots.size());
   strategies::add_groups(plan.communicators, strategies::RankGrid({replicas_}), {0}, slot_);
-  strategies::price_communications(plan, job_.cluster);
+  strategies::price_communications(plan, job_);
 
   strategies::PlannedStep step;
   step.parallelism.data = replicas_;

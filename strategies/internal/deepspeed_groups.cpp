@@ -93,7 +93,7 @@ void DeepspeedPlanner::wire_ranks() {
   transfers_->connect(plan, all, stage_axis);
   offload_.connect(plan, all.ranks());
   host_state_.connect(plan, all.ranks());
-  price_communications(plan, job_.cluster);
+  price_communications(plan, job_);
   host_state_.price(plan);
 }
 

@@ -305,7 +305,9 @@ std::vector<SearchKey> MaxText::search_keys(const Job& job) const {
       sizes_key("strategy.context", contexts)};
   if (job.model.experts) keys.push_back(sizes_key("strategy.expert", experts));
   keys.insert(keys.end(), {micro_batch_key(job), recompute_key(job)});
-  return keys;
+  keys = with_effect(std::move(keys), SearchEffect::schedule,
+                     {"strategy.pipeline", "strategy.num_layers_per_pipeline_stage", "strategy.pipeline_fsdp_ag_once"});
+  return with_effect(std::move(keys), SearchEffect::state, {"strategy.shard"});
 }
 
 }  // namespace trainyard::strategies

@@ -184,7 +184,7 @@ void MaxTextPlanner::wire_ranks() {
   if (with_.expert && with_.expert->group) add(*with_.expert->group, {Axis::expert});
   wire_context(table);
   ring_->connect(plan, [&](sim::RankId rank) { return mesh_.next(rank, Axis::pipeline); });
-  price_communications(plan, job_.cluster);
+  price_communications(plan, job_);
 }
 
 PlannedStep MaxTextPlanner::plan() {

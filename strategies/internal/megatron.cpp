@@ -354,7 +354,11 @@ std::vector<SearchKey> MegatronLm::search_keys(const Job& job) const {
   keys.insert(keys.end(), {micro_batch_key(job), recompute_key(job), switch_key("strategy.distributed_optimizer"),
                            switch_key("strategy.overlap_grad_reduce"),
                            switch_key("strategy.overlap_param_gather", "strategy.distributed_optimizer")});
-  return keys;
+  keys = with_effect(std::move(keys), SearchEffect::schedule,
+                     {"strategy.pipeline", "strategy.schedule", "strategy.virtual_pipeline"});
+  return with_effect(
+      std::move(keys), SearchEffect::state,
+      {"strategy.distributed_optimizer", "strategy.overlap_grad_reduce", "strategy.overlap_param_gather"});
 }
 
 }  // namespace trainyard::strategies

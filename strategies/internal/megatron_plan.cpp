@@ -153,7 +153,7 @@ PlannedStep MegatronPlanner::plan() {
        {options_.tensor, options_.pipeline, options_.context, options_.expert, options_.expert_tensor})
     step.communicator_groups += ranks > 1 ? 1 : 0;
   for (const GradientGroup& group : gradient_groups_) step.communicator_groups += group.ranks > 1 ? 1 : 0;
-  price_communications(builder_.plan(), job_.cluster);
+  price_communications(builder_.plan(), job_);
   step.plan = builder_.take();
   return step;
 }

@@ -195,7 +195,7 @@ PlannedStep Planner::plan() {
   plan.communicators = sim::CommunicatorTable(ranks, plan.slots.size());
   add_groups(plan.communicators, RankGrid({passes_.replicas()}), {0}, slot_);
   passes_.connect(plan);
-  price_communications(plan, job_.cluster);
+  price_communications(plan, job_);
 
   PlannedStep step;
   step.parallelism.data = passes_.replicas();

@@ -392,7 +392,10 @@ std::vector<SearchKey> PytorchFsdp::search_keys(const Job& job) const {
   }
   keys.insert(keys.end(), {micro_batch_key(job), recompute_key(job)});
   if (reaches_for_offload(job)) keys.push_back(switch_key("strategy.cpu_offload"));
-  return keys;
+  keys = with_effect(std::move(keys), SearchEffect::schedule,
+                     {"strategy.pipeline", "strategy.schedule", "strategy.virtual_pipeline"});
+  return with_effect(std::move(keys), SearchEffect::state,
+                     {"strategy.shard", "strategy.reshard_after_forward", "strategy.cpu_offload"});
 }
 
 }  // namespace trainyard::strategies

@@ -214,7 +214,7 @@ void FsdpPlanner::wire_ranks() {
   }
   transfers_->connect(plan, grid, 4);
   offload_.connect(plan, grid.ranks());
-  price_communications(plan, job_.cluster);
+  price_communications(plan, job_);
 }
 
 PlannedStep FsdpPlanner::plan() {

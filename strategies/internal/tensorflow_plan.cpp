@@ -114,7 +114,7 @@ PlannedStep TensorflowPlanner::plan() {
   host_.connect(plan, ranks);
   connect_servers(plan);
   passes_.connect(plan);
-  price_communications(plan, job_.cluster);
+  price_communications(plan, job_);
   price_ring_over_grpc(plan);
   host_.price(plan);
   price_servers(plan);

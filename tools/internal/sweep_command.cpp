@@ -2,9 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
@@ -19,6 +17,7 @@
 #include "scenarios/sweep_report.hpp"
 #include "scenarios/sweep_results.hpp"
 #include "tools/internal/commands.hpp"
+#include "tools/internal/stop_on_signal.hpp"
 #include "tools/internal/sweep_on_slurm.hpp"
 
 namespace trainyard::tools {
@@ -35,31 +34,6 @@ struct SweepArguments {
   std::vector<std::string> overrides;
   SlurmArguments slurm;
 };
-
-std::atomic<bool> stop_asked{false};
-
-// The first signal lets running points end; the second ends the program at once, which loses only those.
-class StopOnSignal {
- public:
-  StopOnSignal() {
-    struct sigaction action {};
-    action.sa_handler = [](int signal) {
-      stop_asked = true;
-      caught_ = signal;
-    };
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
-    for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
-  }
-  // So that whoever has started the program sees what ended it.
-  static void end_as_asked() {
-    std::signal(caught_, SIG_DFL);
-    std::raise(caught_);
-  }
-
- private:
-  static volatile std::sig_atomic_t caught_;
-};
-volatile std::sig_atomic_t StopOnSignal::caught_ = SIGINT;
 
 std::string duration_text(double seconds) {
   const auto whole = static_cast<long>(std::lround(seconds));
@@ -80,7 +54,7 @@ void show_progress(const scenarios::SweepProgress& progress) {
   std::fprintf(stderr, "\r\033[K[%s%s] %zu of %zu points%s, %.1f points/s, %s left%s", std::string(filled, '#').c_str(),
                std::string(width - filled, ' ').c_str(), progress.finished, progress.of, failed.c_str(), rate,
                duration_text(static_cast<double>(progress.of - progress.finished) / rate).c_str(),
-               stop_asked ? " (stopping)" : "");
+               StopOnSignal::asked() ? " (stopping)" : "");
 }
 
 std::string count_line(const scenarios::Sweep& sweep, const scenarios::SweepState& state,
@@ -125,7 +99,7 @@ void check(const SweepArguments& arguments) {
 }
 
 scenarios::RunSweepOptions run_options(const SweepArguments& arguments, const std::string& program) {
-  scenarios::RunSweepOptions options{.program = program, .stop = &stop_asked};
+  scenarios::RunSweepOptions options{.program = program, .stop = &StopOnSignal::asked()};
   options.jobs =
       arguments.jobs > 0 ? arguments.jobs : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   if (isatty(STDERR_FILENO) != 0) options.progress = show_progress;
@@ -181,7 +155,7 @@ int simulate_and_write(const SweepArguments& arguments, const scenarios::Sweep& 
       scenarios::run_sweep(sweep, merge_only ? std::vector<std::size_t>{} : state.to_do, catalog, store, options);
   if (options.progress) std::fprintf(stderr, "\r\033[K");
   if (progress.finished > 0) state = scenarios::state_of(sweep, catalog, store, program);
-  if (stop_asked) {
+  if (StopOnSignal::asked()) {
     std::fprintf(stderr, "trainyard: stopped; the same command goes on. %s", count_line(sweep, state, store).c_str());
     return done;
   }
@@ -247,7 +221,7 @@ class SweepCommand : public Command {
   }
   int run() override {
     const int status = sweep(arguments_, common_);
-    if (stop_asked) StopOnSignal::end_as_asked();
+    if (StopOnSignal::asked()) StopOnSignal::end_as_asked();
     return status;
   }
 
