@@ -77,8 +77,9 @@ Sizes divisors(std::int64_t number, std::int64_t most) {
 
 Sizes tensor_sizes(const Job& job) {
   if (!job.model.has_tokens()) return {1};
-  const std::int64_t common = std::gcd(job.cluster.devices(), std::gcd(job.model.heads, job.model.kv_heads));
-  return divisors(common, domain_devices(job.cluster));
+  const std::int64_t of_cluster = std::gcd(job.cluster.devices(), domain_devices(job.cluster));
+  const std::int64_t common = std::gcd(of_cluster, std::gcd(job.model.heads, job.model.kv_heads));
+  return divisors(common, common);
 }
 
 Sizes pipeline_sizes(const Job& job) {
@@ -95,7 +96,7 @@ Sizes pipeline_sizes(const Job& job) {
 
 Sizes chunk_counts(const Job& job, const Sizes& pipelines) {
   const std::int64_t layers = job.model.total_layers();
-  std::set<std::int64_t> result{1};
+  std::set<std::int64_t> result;
   for (const std::int64_t stages : pipelines) {
     if (stages == 1) continue;
     for (std::int64_t chunks = 2; stages * chunks <= layers + 2; ++chunks)
@@ -103,6 +104,18 @@ Sizes chunk_counts(const Job& job, const Sizes& pipelines) {
         result.insert(chunks);
   }
   return sorted(result);
+}
+
+std::vector<SearchKey> schedule_keys(const Job& job, const Sizes& pipelines, std::span<const std::string_view> others) {
+  const std::string path = "strategy.schedule";
+  SearchKey schedule{.path = path, .values = {"1f1b"}, .only_with = "strategy.pipeline"};
+  schedule.values.insert(schedule.values.end(), others.begin(), others.end());
+  const Sizes chunks = chunk_counts(job, pipelines);
+  if (chunks.empty()) return {std::move(schedule)};
+  schedule.values.insert(schedule.values.begin() + 1, "interleaved");
+  return {
+      std::move(schedule),
+      {.path = "strategy.virtual_pipeline", .values = texts(chunks), .only_with = path, .only_value = "interleaved"}};
 }
 
 Sizes context_sizes(const Job& job) {

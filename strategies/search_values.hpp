@@ -29,8 +29,10 @@ Sizes tensor_sizes(const Job& job);
 // Stages, which divide the devices: numbers that share the layers evenly, also where embedding and head count as
 // layers, and powers of two that share them nearly so.
 Sizes pipeline_sizes(const Job& job);
-// Chunks per stage under these numbers of stages, likewise.
+// Chunks per stage under these numbers of stages, likewise; from 2.
 Sizes chunk_counts(const Job& job, const Sizes& pipelines);
+// 1f1b, interleaved with all counts of chunks, and others, which have as many chunks as they need by themselves.
+std::vector<SearchKey> schedule_keys(const Job& job, const Sizes& pipelines, std::span<const std::string_view> others);
 
 // Ranks that share a sequence: powers of two.
 Sizes context_sizes(const Job& job);

@@ -334,18 +334,15 @@ std::vector<SearchKey> MegatronLm::search_keys(const Job& job) const {
   if (!job.model.has_tokens()) return {};
   const bool experts = job.model.experts.has_value();
   const Sizes pipelines = pipeline_sizes(job);
-  std::vector<std::string> schedules{"1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v"};
+  std::vector<std::string_view> schedules{"zb-h1", "zb-h2", "zb-v"};
   if (experts) schedules.insert(schedules.end(), {"dualpipe", "dualpipe-v"});
   std::vector<SearchKey> keys{
       sizes_key("strategy.tensor", tensor_sizes(job)),
       {.path = "strategy.sequence_parallel", .values = {"false", "true"}, .only_with = "strategy.tensor"},
       sizes_key("strategy.pipeline", pipelines),
-      {.path = "strategy.schedule", .values = std::move(schedules), .only_with = "strategy.pipeline"},
-      {.path = "strategy.virtual_pipeline",
-       .values = texts(chunk_counts(job, pipelines)),
-       .only_with = "strategy.schedule",
-       .only_value = "interleaved"},
       sizes_key("strategy.context", context_sizes(job))};
+  const std::vector<SearchKey> of_schedule = schedule_keys(job, pipelines, schedules);
+  keys.insert(keys.end(), of_schedule.begin(), of_schedule.end());
   if (experts) {
     keys[1].values = {"true"};  // which experts beside tensor parallelism need
     keys.push_back(sizes_key("strategy.expert", expert_sizes(job)));

@@ -193,9 +193,10 @@ std::vector<SearchKey> Tensorflow::search_keys(const Job& job) const {
   if (options_.of_keras() && job.cluster.torus()) modes.clear();
   if (divides) modes.insert(modes.end(), {"data-parallel", "model-parallel"});
   if (modes.empty()) return {};
-  std::vector<SearchKey> keys{
-      {.path = mode, .values = std::move(modes)},
-      {.path = "strategy.synchronous", .values = {"true"}, .only_with = mode, .only_value = "parameter-server"}};
+  std::vector<SearchKey> keys{{.path = mode, .values = std::move(modes)}};
+  if (!job.cluster.torus())
+    keys.push_back(
+        {.path = "strategy.synchronous", .values = {"true"}, .only_with = mode, .only_value = "parameter-server"});
   if (divides)
     keys.push_back({.path = "strategy.tensor",
                     .values = texts(tensor_sizes(job)),
