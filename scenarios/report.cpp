@@ -11,6 +11,7 @@
 #include "scenarios/internal/text.hpp"
 #include "scenarios/quantity.hpp"
 #include "scenarios/simulate.hpp"
+#include "scenarios/what_if.hpp"
 #include "workloads/architecture.hpp"
 
 namespace trainyard::scenarios {
@@ -125,6 +126,12 @@ Json inference_json(const InferenceSummary& inference) {
           {"decode_breakdown_s", breakdown_json(inference.decode_breakdown_s)}};
 }
 
+Json what_if_json(const std::vector<WhatIf>& answers) {
+  Json json;
+  for (const WhatIf& answer : answers) json[answer.change] = answer.step_time_s;
+  return json;
+}
+
 // Leaves out what means nothing where nothing is trained.
 Json with_inference(Json json, const InferenceSummary& inference) {
   json["inference"] = inference_json(inference);
@@ -169,6 +176,7 @@ std::string to_json(const Result& result) {
             {"cost", cost_json(result.cost)},
             {"goodput", goodput_json(result.goodput)}};
   if (result.run) json["run"] = run_json(*result.run);
+  if (!result.what_if.empty()) json["what_if"] = what_if_json(result.what_if);
   json["engine"] = {{"wall_s", result.engine.wall_s}, {"peak_rss_bytes", result.engine.peak_rss_bytes},
                     {"events", result.engine.events}, {"operations", result.engine.operations},
                     {"ranks", result.engine.ranks},   {"rank_classes", result.engine.rank_classes}};
@@ -373,7 +381,7 @@ std::string to_summary(const Scenario& scenario, const Result& result) {
             format_seconds(result.ideal_step_time_s) + " on an ideal network\n";
   text += cost_text(result);
   text += breakdown_text(result) + communication_text(result) + links_text(result) + memory_text(result) +
-          goodput_text(result.goodput);
+          goodput_text(result.goodput) + what_if_text(result);
   text += "\nSimulated in " + format_seconds(result.engine.wall_s) + ": " +
           format_count(static_cast<double>(result.engine.operations)) + " operations on " +
           std::to_string(result.engine.ranks) + " ranks of " + std::to_string(result.engine.rank_classes) +

@@ -12,6 +12,7 @@
 #include "scenarios/internal/memory.hpp"
 #include "scenarios/internal/outcome_figures.hpp"
 #include "scenarios/internal/step_facts.hpp"
+#include "scenarios/what_if.hpp"
 #include "sim/broken_invariant.hpp"
 #include "sim/fold.hpp"
 #include "strategies/device_classes.hpp"
@@ -215,6 +216,7 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   result.links = links_of(step.plan, cluster, result.step_time_s);
   for (const auto& fault : scenario.link_faults)
     if (fault.capacity != 1) result.faulty_links.push_back(fault.link);
+  if (options.what_if) result.what_if = what_if(scenario, training, result);
   result.warnings = scenario.warnings;
   if (!outcome.steady)
     result.warnings.emplace_back("the step time had not settled after several steps; the longest rank's is given");

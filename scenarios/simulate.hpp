@@ -176,7 +176,7 @@ struct SimulateOptions {
   bool ideal = true;                               // simulate the ideal network too; without: those fields are 0
   std::optional<std::vector<std::int64_t>> ranks;  // to record; absent: the first rank of each program
   bool critical_path = true;                       // find the critical path
-  bool what_if = false;                            // simulate each change of `Result::what_if`
+  bool what_if = false;                            // simulate each change of `Result::what_if`; of training alone
   bool memory_timeline = false;                    // record the fullest rank too
   bool per_operation = false;                      // keep what layer_rows() needs
   bool advise = false;         // where memory does not fit, say what holds it and what would make it fit: more planning

@@ -24,20 +24,6 @@ using topology::NodeType;
 
 constexpr std::int64_t most_devices = std::int64_t{1} << 20U;  // what the simulator is built for
 
-Cluster::Request request_of(const Scenario& scenario) {
-  Cluster::Request request;
-  request.groups.push_back({.node = scenario.node, .nodes = scenario.nodes});
-  request.groups.insert(request.groups.end(), scenario.other_nodes.begin(), scenario.other_nodes.end());
-  request.devices = scenario.devices;
-  request.fabric = scenario.fabric;
-  request.placement = scenario.placement;
-  request.link_faults = scenario.link_faults;
-  request.device_faults = scenario.device_faults;
-  request.node_faults = scenario.node_faults;
-  request.seed = static_cast<std::uint64_t>(scenario.seed);
-  return request;
-}
-
 std::int64_t all_nodes(const Scenario& scenario) {
   return std::accumulate(scenario.other_nodes.begin(), scenario.other_nodes.end(), scenario.nodes,
                          [](std::int64_t sum, const Cluster::Group& group) { return sum + group.nodes; });
@@ -166,7 +152,7 @@ void read_faults(Reader& reader, const Value& faults, Scenario& scenario) {
   for (std::size_t i = 0; i < faults.items.size(); ++i)
     read_fault(reader, faults.items[i], join("cluster.faults", std::to_string(i)), scenario);
   if (reader.mistakes() > before || scenario.link_faults.empty()) return;
-  Cluster::Request request = request_of(scenario);
+  Cluster::Request request = cluster_request(scenario);
   request.link_faults.clear();
   const Cluster healthy(request);
   for (std::size_t i = 0; i < scenario.link_faults.size(); ++i) {
@@ -178,7 +164,7 @@ void read_faults(Reader& reader, const Value& faults, Scenario& scenario) {
                                                "; `trainyard show topology` lists them");
   }
   if (reader.mistakes() > before) return;
-  if (const auto cut = Cluster(request_of(scenario)).cut())
+  if (const auto cut = Cluster(cluster_request(scenario)).cut())
     reader.report_at(link_path(faults, cut->fault), "without this link nothing reaches " + cut->victim);
 }
 
@@ -304,10 +290,24 @@ void read_cluster(Reader& reader, const Catalog& catalog, const Value& cluster, 
   if (faults != nullptr) read_faults(reader, *faults, scenario);
 }
 
-topology::Cluster make_cluster(const Scenario& scenario) { return Cluster(request_of(scenario)); }
+topology::Cluster::Request cluster_request(const Scenario& scenario) {
+  Cluster::Request request;
+  request.groups.push_back({.node = scenario.node, .nodes = scenario.nodes});
+  request.groups.insert(request.groups.end(), scenario.other_nodes.begin(), scenario.other_nodes.end());
+  request.devices = scenario.devices;
+  request.fabric = scenario.fabric;
+  request.placement = scenario.placement;
+  request.link_faults = scenario.link_faults;
+  request.device_faults = scenario.device_faults;
+  request.node_faults = scenario.node_faults;
+  request.seed = static_cast<std::uint64_t>(scenario.seed);
+  return request;
+}
+
+topology::Cluster make_cluster(const Scenario& scenario) { return Cluster(cluster_request(scenario)); }
 
 topology::Cluster make_cluster(const Scenario& scenario, const topology::Cluster::NodeFault& fault) {
-  Cluster::Request request = request_of(scenario);
+  Cluster::Request request = cluster_request(scenario);
   request.node_faults.push_back(fault);
   return Cluster(request);
 }

@@ -37,6 +37,7 @@ struct RunArguments {
   std::vector<std::string> overrides;
   bool require_fit = false;
   bool no_fold = false;
+  bool what_if = false;
 };
 
 // "0,8": in one argument, so that a scenario after it stays a scenario.
@@ -96,6 +97,7 @@ void check_inference_arguments(const RunArguments& arguments) {
   for (const auto& [option, file] : of_training)
     if (!file->empty())
       wrong_argument(option, "shows a step of training, and the workload is inference; --json FILE has its result");
+  if (arguments.what_if) wrong_argument("--what-if", "changes a step of training, and the workload is inference");
 }
 
 // The trace as the page has to name it, wherever both are moved together.
@@ -134,6 +136,7 @@ int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
                                      .sink = trace ? &*trace : nullptr,
                                      .fold = !arguments.no_fold,
                                      .ranks = {},
+                                     .what_if = arguments.what_if,
                                      .memory_timeline = reports || !arguments.memory.empty(),
                                      .per_operation = reports || !arguments.layers.empty(),
                                      .advise = true};
@@ -177,6 +180,8 @@ class RunCommand : public Command {
     add_file(command, "--report", arguments_.report, "write a page with everything about the step; - is stdout",
              "FILE.html");
     add_overrides(command, arguments_.overrides);
+    command.add_flag("--what-if", arguments_.what_if,
+                     "simulate the step also with twice the bandwidth, twice the compute, no latency and the like");
     command.add_flag("--no-fold", arguments_.no_fold, "simulate every rank on its own, instead of one of each kind");
     command.add_flag("--require-fit", arguments_.require_fit, "exit with 3 when memory does not fit");
   }

@@ -70,6 +70,14 @@ TEST(CommandLine, TheMemoryTimelineIsATable) {
       << ended.output.substr(0, 200);
 }
 
+TEST(CommandLine, WhatIfIsAPartOfTheResultAndOfTheSummary) {
+  const std::string scenario = "run '" TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml' --what-if ";
+  EXPECT_NE(program(scenario + "--json -").output.find("\"network_bandwidth_x2\": "), std::string::npos);
+  EXPECT_NE(program(scenario).output.find("What would make it faster"), std::string::npos);
+  expect_refused("run '" TRAINYARD_SOURCE_DIR "/scenarios/library/llama2-7b-inference-rtx-4090.yaml' --what-if",
+                 "--what-if: changes a step of training, and the workload is inference");
+}
+
 TEST(CommandLine, AFileNeedsAName) {
   expect_refused("run a.yaml --json ''", "--json: expected the name of a file");
   expect_refused("run a.yaml --trace ''", "--trace: expected the name of a file");
