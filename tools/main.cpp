@@ -84,6 +84,7 @@ constexpr std::array<CommandEntry, 6> commands{{
     {"run", "simulate a scenario and print a summary", make_run_command},
     {"plan", "search the best way to divide a job, under the memory limit", make_plan_command},
     {"sweep", "simulate every combination of a sweep, in parallel", make_sweep_command},
+    {"compare", "scenarios side by side, and what explains the difference", make_compare_command},
     {"validate", "predict measurements and print the errors", make_validate_command},
     {"collectives", "what nccl-tests would print on the cluster of a scenario", make_collectives_command},
     {"show", "what the catalogue holds, with sources, and frameworks' options", make_show_command},

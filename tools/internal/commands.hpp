@@ -12,6 +12,7 @@ namespace trainyard::tools {
 std::unique_ptr<Command> make_run_command(CLI::App& parser, const CommonOptions& common);
 std::unique_ptr<Command> make_plan_command(CLI::App& parser, const CommonOptions& common);
 std::unique_ptr<Command> make_sweep_command(CLI::App& parser, const CommonOptions& common);
+std::unique_ptr<Command> make_compare_command(CLI::App& parser, const CommonOptions& common);
 std::unique_ptr<Command> make_validate_command(CLI::App& parser, const CommonOptions& common);
 std::unique_ptr<Command> make_collectives_command(CLI::App& parser, const CommonOptions& common);
 std::unique_ptr<Command> make_show_command(CLI::App& parser, const CommonOptions& common);

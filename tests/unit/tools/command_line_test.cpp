@@ -78,6 +78,21 @@ TEST(CommandLine, WhatIfIsAPartOfTheResultAndOfTheSummary) {
                  "--what-if: changes a step of training, and the workload is inference");
 }
 
+TEST(CommandLine, CompareTakesTwoScenariosOrOneThatIsChanged) {
+  const std::string file = "'" TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml'";
+  expect_refused("compare " + file, "expected two scenarios or more, or one and --set-b PATH=VALUE");
+  expect_refused("compare none.yaml " + file, "none.yaml: no such file");
+  expect_refused("compare " + file + " --set-b strategy.bucket_cap=1", "(did you mean 'bucket_cap_mb'?)");
+  const Ended ended = program("compare " + file + " --set-b training.micro_batch=4");
+  EXPECT_EQ(ended.status, 0);
+  for (const char* text :
+       {"B against A: ", "Keys that differ", "training.micro_batch  8 -> 4", "step of A", "step of B"})
+    EXPECT_NE(ended.output.find(text), std::string::npos) << text << "\n" << ended.output;
+  const Ended json = program("compare " + file + " " + file + " --json - --set cluster.nodes=2");
+  EXPECT_EQ(json.status, 0);
+  EXPECT_EQ(json.output.find("{\n  \"schema\": 1,"), 0U) << json.output.substr(0, 200);
+}
+
 TEST(CommandLine, AFileNeedsAName) {
   expect_refused("run a.yaml --json ''", "--json: expected the name of a file");
   expect_refused("run a.yaml --trace ''", "--trace: expected the name of a file");
