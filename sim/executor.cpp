@@ -8,6 +8,8 @@
 
 #include "sim/fluid.hpp"
 #include "sim/fold.hpp"
+#include "sim/internal/causes.hpp"
+#include "sim/internal/critical_path.hpp"
 #include "sim/internal/origins.hpp"
 #include "sim/internal/recorder.hpp"
 #include "sim/internal/step_list.hpp"
@@ -43,6 +45,7 @@ std::int64_t could_end(const Completion& done) {
 struct Turn {
   std::int64_t ready = 0;
   std::int64_t could = 0;
+  Causes::Turn cause{};  // where causes are noted
 };
 
 class Executor {
@@ -111,6 +114,7 @@ class Executor {
     std::uint32_t stamp = 0;
     std::uint32_t training = 0;
     std::uint32_t turn = 0;  // communications whose turn was before may slow them
+    Causes::Turn cause{};
     // As when the kernels were issued, and what has become known of it since.
     std::uint32_t pending_slots = 0;
     std::int64_t communicating_until = 0;
@@ -155,6 +159,11 @@ class Executor {
   bool wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, Turn& turn);
   void account_wait(std::uint32_t rank, Outcome& outcome, const Completion& done, std::int64_t from);
   void account_exposed(std::uint32_t rank, Outcome& outcome, std::uint32_t origin, Duration exposed);
+  std::uint32_t position_of(std::uint32_t rank) const {
+    const RankState& state = ranks_[rank];
+    return programs_[index_of(population_.program_of[RankId{rank}])].first_position[state.call] + state.step;
+  }
+  CriticalPath critical_path(std::size_t training) const;
   // The host let the device run dry from `from` to `to`: idle, as far as no communication issued before was under way.
   void note_gap(std::uint32_t rank, std::int64_t from, std::int64_t to) {
     const RankState& state = ranks_[rank];
@@ -218,6 +227,7 @@ class Executor {
   std::vector<ProgramSteps> programs_;  // per program
   std::vector<StepTotals> totals_;      // (class of devices, program)
   Origins origins_;
+  std::optional<Causes> causes_;  // where the critical path is asked for
 
   std::vector<RankState> ranks_;
   std::vector<Completion> tails_;   // (rank, stream)
@@ -274,6 +284,8 @@ Executor::Executor(const Plan& plan, const Population& population, const RunOpti
   for (std::size_t i = 0; i < std::max<std::size_t>(1, plan.device_classes.size()); ++i)
     compiled_.push_back(compile_steps(plan, plan.device_classes.id(i), options.healthy_devices));
   for (const Program& program : plan.programs) programs_.push_back(find_early_steps(plan, compiled_.front(), program));
+  if (options.critical_path && Causes::fit(population, programs_))
+    causes_.emplace(plan, population, compiled_.front(), programs_);
   for (const StepList& steps : compiled_)
     for (const Program& program : plan.programs) totals_.push_back(total_of(steps, program));
   for (const auto& row : plan.costs)
@@ -343,14 +355,20 @@ bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& c
   ready = own;
   turn.could = could_end(tails[index_of(step.stream)]);
   const bool on_compute = step.stream == compute_stream && step.kind != Step::Kind::host_wait;
-  const auto take = [&](const Completion& done) {
+  std::size_t latest = index_of(step.stream);  // of what is waited for: streams, then events
+  const auto take = [&](const Completion& done, std::size_t which) {
     turn.could = std::max(turn.could, could_end(done));
     if (done.end <= ready) return;
     if (on_compute) account_wait(rank, account(rank), done, ready);
     ready = done.end;
+    latest = which;
   };
-  for (unsigned set = step.after; set != 0; set &= set - 1) take(tails[std::countr_zero(set)]);
-  for (const EventRef& ref : waits) take(events[event_of(ref, call)]);
+  for (unsigned set = step.after; set != 0; set &= set - 1) {
+    const auto stream = static_cast<std::size_t>(std::countr_zero(set));
+    take(tails[stream], stream);
+  }
+  for (const EventRef& ref : waits) take(events[event_of(ref, call)], stream_count_ + event_of(ref, call));
+  if (causes_) turn.cause = causes_->turn(rank, position_of(rank), latest);
   return true;
 }
 
@@ -388,8 +406,10 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
   const std::int64_t host_end = later(state.host, step.host_bound);
   state.host = later(state.host, step.launch);
   const std::uint16_t event = step.record != 0 ? event_of(steps_of(rank).waits[step.record - 1], call) : no_event;
+  if (causes_) causes_->issue(rank, step.stream, event, turn.cause);
   if (step.stream != compute_stream) {
     const std::int64_t end = std::max(later(ready, step.busy), host_end);
+    if (causes_) causes_->end_kernels(state.training, turn.cause, end, end > ready + step.busy);
     const std::int64_t start = end - step.busy;
     const Completion done{
         .end = end, .free = turn.could, .arrival = start, .transfer = start, .origin = origin_of(rank, step, call)};
@@ -410,6 +430,7 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
                  .event = event,
                  .training = state.training,
                  .turn = state.turns,
+                 .cause = turn.cause,
                  .pending_slots = state.pending_slots & ~state.early_slots,
                  .communicating_until = state.communicating_until,
                  .open = true};
@@ -422,6 +443,7 @@ void Executor::execute_kernels(std::uint32_t rank, const Step& step, const Block
   }
   const std::int64_t end = std::max(later(ready, step.busy), host_end);
   const std::int64_t starved = end - ready - step.busy;
+  if (causes_) causes_->end_kernels(state.training, turn.cause, end, starved > 0);
   if (starved > 0) {
     outcome.time.host.add(Duration{starved}, weight_of(rank));
     note_gap(rank, ready, ready + starved);
@@ -492,6 +514,7 @@ void Executor::end_kernels(std::uint32_t rank, std::int64_t slowed) {
                     .pending_slots = kernels.pending_slots,
                     .training = kernels.training});
   }
+  if (causes_) causes_->end_kernels(kernels.training, kernels.cause, end, starved > 0);
   const Duration lost{slowed - kernels.start - kernels.busy};
   if (lost.count() > 0) {
     const Interference* blamed = nullptr;
@@ -502,6 +525,8 @@ void Executor::end_kernels(std::uint32_t rank, std::int64_t slowed) {
     }
     ensure(blamed != nullptr, "kernels are slowed by a communication");
     account_exposed(rank, outcome, blamed->origin, lost);
+    if (causes_ && starved <= 0)
+      causes_->slow_kernels(kernels.training, kernels.cause, origins_.call_of(blamed->origin));
   }
   if (recorder_.follows(rank)) {
     if (end != natural) recorder_.stretch_kernels(rank, kernels.start, natural, end);
@@ -571,6 +596,17 @@ void Executor::communicate(std::uint32_t rank, const Step& step, const BlockCall
                                    .start = TimePoint{Duration{ready}},
                                    .communicator = id,
                                    .sequence = open.sequence});
+  if (causes_)
+    causes_->arrive(rank, state.training, turn.cause,
+                    {.communicator = id,
+                     .slot = call.slot,
+                     .event = event,
+                     .stream = step.stream,
+                     .by = arrival > free      ? Arrival::host
+                           : free > turn.ready ? Arrival::communicator
+                                               : Arrival::stream,
+                     .later = open.arrived == 0 || arrival > open.last_arrival,
+                     .equal = arrival == open.last_arrival});
   if (open.arrived == 0) {
     open.last_arrival = ready;
     open.call = static_cast<std::uint32_t>(index_of(step.call));
@@ -713,6 +749,7 @@ void Executor::resolve(CommunicatorId id, std::int64_t end) {
     // On the compute stream a communication blocks compute from the moment when the rank arrives.
     if (joined.stream == compute_stream) account_wait(rank, outcome, done, joined.arrival);
     complete(rank, joined.stream, joined.event, joined.stamp, joined.training, done);
+    if (causes_) causes_->end_communication(rank, joined.training, id, slot, end);
     const Duration busy{end - open.last_arrival};
     outcome.calls[origins_.call_of(joined.origin)].busy.add(busy, weight_of(rank));
     if (!outcome.operation_times.empty()) outcome.operation_times[joined.origin].time.busy.add(busy, weight_of(rank));
@@ -773,6 +810,7 @@ bool Executor::execute(std::uint32_t rank, const Step& step, const BlockCall& ca
       return true;
     case Step::Kind::host_wait:
       if (!wait_all(rank, step, call, turn)) return false;
+      if (causes_ && turn.ready > state.host) causes_->wait_on_host(rank, state.training, turn.cause, turn.ready);
       state.host = std::max(state.host, turn.ready);
       return true;
     case Step::Kind::kernels:
@@ -826,7 +864,9 @@ void Executor::issue_early(std::uint32_t rank, const Program& program) {
     const std::int64_t host = state.host;
     state.host = later(host, early.host - spent);
     state.early_slots |= slot;
-    communicate(rank, step, call, {.ready = before.end, .could = could_end(before)});
+    Turn turn{.ready = before.end, .could = could_end(before)};
+    if (causes_) turn.cause = causes_->turn(rank, early.position, index_of(step.stream));
+    communicate(rank, step, call, turn);
     state.host = host;
   }
 }
@@ -867,6 +907,7 @@ void Executor::end_training_step(std::uint32_t rank) {
   for (std::size_t s = 0; s < stream_count_; ++s)
     after[rank * stream_count_ + s] = tails_[rank * stream_count_ + s].end;
   after[tails_.size() + rank] = state.host;
+  if (causes_) causes_->end_training_step(rank, state.training, state.host);
   ++through_[state.training];
   if (state.training > closed_) {  // the slowest has yet to get through the one before
     state.held = true;
@@ -970,6 +1011,22 @@ std::string Executor::describe_stall() const {
   return text;
 }
 
+// From the rank that ends last; of several the first.
+CriticalPath Executor::critical_path(std::size_t training) const {
+  const std::vector<std::int64_t>& ends = states_.at((training + 1) % states_.size());
+  std::uint32_t last = 0;
+  for (std::uint32_t rank = 1; rank < ranks_.size(); ++rank)
+    if (ends[rank * stream_count_] > ends[last * stream_count_]) last = rank;
+  return find_critical_path({.plan = plan_,
+                             .population = population_,
+                             .compiled = compiled_,
+                             .programs = programs_,
+                             .causes = *causes_,
+                             .training = training,
+                             .healthy_devices = options_.healthy_devices},
+                            last, outcomes_[training].step_time);
+}
+
 Outcome Executor::run() {
   for (std::uint32_t rank = static_cast<std::uint32_t>(ranks_.size()); rank-- > 0;) {
     begin_training_step(rank);
@@ -991,6 +1048,7 @@ Outcome Executor::run() {
     apply_instant();
   }
   Outcome& outcome = outcomes_[reported];
+  if (causes_) outcome.critical_path = critical_path(reported);
   outcome.rank_classes = ranks_.size();
   outcome.events = events_taken_;
   outcome.held_back = held_back_;

@@ -9,9 +9,11 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "sim/critical_path.hpp"
 #include "sim/plan.hpp"
 #include "sim/record.hpp"
 
@@ -28,6 +30,7 @@ struct RunOptions {
   bool ideal_network = false;    // communications take no time
   bool healthy_devices = false;  // no device is slow
   bool per_operation = false;    // fill Outcome::operation_times
+  bool critical_path = false;    // fill Outcome::critical_path
   std::uint64_t tie_seed = 0;    // not 0: what happens at the same time is taken in a random order, for tests
 };
 
@@ -70,7 +73,9 @@ struct Outcome {
   ComputeStreamTime time;
   Table<CallId, CallTime> calls;
   std::vector<OperationTime> operation_times;  // where asked for; those that took or cost no time are left out
-  std::vector<OpRecord> records;               // of RunOptions::record; sorted by rank, then in issue order
+  // Where asked for, unless what it is found from would take more than 1 GiB: ranks that are too many and too unlike.
+  std::optional<CriticalPath> critical_path;
+  std::vector<OpRecord> records;  // of RunOptions::record; sorted by rank, then in issue order
   std::vector<MemoryRecord> memory;
   std::uint64_t operations = 0;  // executed in the measured step, all ranks
   std::uint64_t communications = 0;

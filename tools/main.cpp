@@ -80,7 +80,7 @@ struct CommandEntry {
   const char* help;
   std::unique_ptr<Command> (*make)(CLI::App& parser, const CommonOptions& common);
 };
-constexpr std::array<CommandEntry, 6> commands{{
+constexpr std::array<CommandEntry, 7> commands{{
     {"run", "simulate a scenario and print a summary", make_run_command},
     {"plan", "search the best way to divide a job, under the memory limit", make_plan_command},
     {"sweep", "simulate every combination of a sweep, in parallel", make_sweep_command},

@@ -168,6 +168,7 @@ ProgramSteps find_early_steps(const Plan& plan, const StepList& list, const Prog
       host = later(host, host_time(step));
     }
   }
+  result.positions = position;
   return result;
 }
 

@@ -67,6 +67,7 @@ struct ProgramSteps {
   std::vector<std::uint32_t> first_position;  // of each block call
   std::vector<std::int64_t> host_before;      // host time that the calls before need in all, without waiting
   std::vector<EarlyStep> early;
+  std::uint32_t positions = 0;
 };
 
 // What a rank does in a training step whenever it does it.
