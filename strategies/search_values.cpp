@@ -13,6 +13,9 @@ namespace {
 // An estimate: stages are in step with the largest, so a quarter more layers in it than on average costs as much time.
 constexpr double most_imbalance = 1.25;
 
+// With fewer, chunks of one layer are so many that nobody counts embedding and head as layers among them.
+constexpr std::int64_t least_stages_beside_ends = 4;
+
 // An estimate: shorter parts of a sequence, and narrower parts of an expert, leave matrix products that no longer fill
 // a device.
 constexpr std::int64_t least_tokens = 1024;
@@ -23,7 +26,7 @@ constexpr std::int64_t least_expert_width = 1024;
 constexpr std::int64_t most_tokens = 131'072;
 constexpr std::int64_t least_limit = 8;  // sequences: those of long ones are shared by ranks
 
-// Other divisors than powers of two.
+// Divisors that are not 1, 3 or 5 times a power of two.
 constexpr std::int64_t most_odd_sequences = 16;
 
 // An estimate: activations want as much memory as state, and gathered parameters are on top.
@@ -33,7 +36,11 @@ constexpr double most_state = 0.25;
 constexpr double state_bytes_per_parameter = 16;
 constexpr double frozen_bytes_per_parameter = 2;
 
-bool power_of_two(std::int64_t number) { return (number & (number - 1)) == 0; }
+std::int64_t odd_part(std::int64_t number) {
+  while (number % 2 == 0) number /= 2;
+  return number;
+}
+bool power_of_two(std::int64_t number) { return odd_part(number) == 1; }
 
 // Devices of the first scale-up domain that take part.
 std::int64_t domain_devices(const topology::Cluster& cluster) {
@@ -89,7 +96,7 @@ Sizes pipeline_sizes(const Job& job) {
   // Embedding and head may fill a stage each.
   for (const std::int64_t stages : divisors(job.cluster.devices(), layers + 2))
     if (shares_evenly(layers, stages) || shares_evenly(layers + 1, stages) || shares_evenly(layers + 2, stages) ||
-        (power_of_two(stages) && shares_nearly(layers, stages)))
+        (odd_part(stages) <= 3 && shares_nearly(layers, stages)))
       result.push_back(stages);
   return result;
 }
@@ -100,7 +107,9 @@ Sizes chunk_counts(const Job& job, const Sizes& pipelines) {
   for (const std::int64_t stages : pipelines) {
     if (stages == 1) continue;
     for (std::int64_t chunks = 2; stages * chunks <= layers + 2; ++chunks)
-      if (shares_evenly(layers, stages * chunks) || (power_of_two(chunks) && shares_nearly(layers, stages * chunks)))
+      if (shares_evenly(layers, stages * chunks) ||
+          (stages >= least_stages_beside_ends && shares_evenly(layers + 2, stages * chunks)) ||
+          (power_of_two(chunks) && shares_nearly(layers, stages * chunks)))
         result.insert(chunks);
   }
   return sorted(result);
@@ -178,7 +187,7 @@ SearchKey micro_batch_key(const Job& job) {
   const std::int64_t limit = sequence == 0 ? batch : std::max(least_limit, most_tokens / sequence);
   std::set<std::int64_t> sizes;
   for (const std::int64_t size : divisors(batch, limit))
-    if (size <= most_odd_sequences || power_of_two(size)) sizes.insert(size);
+    if (size <= most_odd_sequences || odd_part(size) <= 5) sizes.insert(size);
   // All at once, where every device has sequences of its own, or in two, four, ... passes.
   if (batch % job.cluster.devices() == 0) {
     std::int64_t size = batch / job.cluster.devices();

@@ -27,9 +27,9 @@ Sizes divisors(std::int64_t number, std::int64_t most);
 Sizes tensor_sizes(const Job& job);
 
 // Stages, which divide the devices: numbers that share the layers evenly, also where embedding and head count as
-// layers, and powers of two that share them nearly so.
+// layers, and those of 1 or 3 times a power of two that share them nearly so.
 Sizes pipeline_sizes(const Job& job);
-// Chunks per stage under these numbers of stages, likewise; from 2.
+// Chunks per stage under these numbers of stages, likewise, or powers of two; from 2.
 Sizes chunk_counts(const Job& job, const Sizes& pipelines);
 // 1f1b, interleaved with all counts of chunks, and others, which have as many chunks as they need by themselves.
 std::vector<SearchKey> schedule_keys(const Job& job, const Sizes& pipelines, std::span<const std::string_view> others);

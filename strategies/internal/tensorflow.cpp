@@ -187,7 +187,7 @@ PlannedStep Tensorflow::plan(const Job& job) const {
 std::vector<SearchKey> Tensorflow::search_keys(const Job& job) const {
   const std::string mode = "strategy.mode";
   std::vector<std::string> modes{"multi-worker-mirrored", "parameter-server"};
-  if (job.cluster.nodes() == 1) modes = {"mirrored", "central-storage", "parameter-server"};
+  if (job.cluster.nodes() == 1) modes = {"mirrored", "multi-worker-mirrored", "central-storage", "parameter-server"};
   if (job.cluster.torus()) modes = {"tpu"};
   const bool divides = options_.of_keras() && job.model.has_tokens();
   if (options_.of_keras() && job.cluster.torus()) modes.clear();

@@ -242,18 +242,18 @@ TEST(SearchKeys, DivideGlobalBatchesThatAreNoPowersOfTwo) {
             "megatron-lm");
     return find(keys_of(scenario), "training.micro_batch")->values;
   };
-  EXPECT_EQ(micro_batches("2520"),
-            (std::vector<std::string>{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "12", "14", "15"}));
+  EXPECT_EQ(micro_batches("2520"), (std::vector<std::string>{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "12",
+                                                             "14", "15", "20", "24", "40"}));
   EXPECT_EQ(micro_batches("1536"),
             (std::vector<std::string>{"1", "2", "3", "4", "6", "8", "12", "16", "24", "32", "48", "64"}));
 }
 
-TEST(SearchKeys, DivideLayersEvenlyOrByPowersOfTwo) {
+TEST(SearchKeys, DivideLayersEvenlyOrNearlySo) {
   const scenarios::Scenario scenario = job("node: dgx-a100-80gb, nodes: 315", "{base: gpt3-175b, layers: 105}",
                                            "global_batch: 2520, micro_batch: 1, sequence: 2048", "megatron-lm");
   const topology::Cluster cluster = scenarios::make_cluster(scenario);
   const strategies::Job of{scenario.model, scenario.training, scenario.accelerator, cluster};
-  EXPECT_EQ(strategies::pipeline_sizes(of), (strategies::Sizes{1, 2, 3, 4, 5, 7, 8, 15, 21, 35, 105}));
+  EXPECT_EQ(strategies::pipeline_sizes(of), (strategies::Sizes{1, 2, 3, 4, 5, 6, 7, 8, 12, 15, 21, 24, 35, 105}));
   EXPECT_EQ(strategies::chunk_counts(of, {1, 35}), strategies::Sizes{3});
   EXPECT_EQ(strategies::chunk_counts(of, {4}), (strategies::Sizes{2, 4, 8, 16}));
   EXPECT_EQ(strategies::context_sizes(of), (strategies::Sizes{1, 2}));
