@@ -104,6 +104,7 @@ std::string plan_report(const SearchResult& result) {
             {"currency", result.currency},
             {"capacity_bytes", result.capacity_bytes},
             {"frameworks", result.frameworks},
+            {"left_out", result.left_out},
             {"fixed", keys_json(result.fixed)},
             {"counts", counts_json(result.counts)},
             {"stopped", result.stopped},

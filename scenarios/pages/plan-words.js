@@ -30,13 +30,26 @@ const plan_words = (() => {
     return {time, memory, cost, energy, front: front === 1, keys};
   });
 
-  // Keys in which two plans differ: "micro_batch 2 instead of 1".
+  // Keys in which a plan differs from another: "micro_batch 2 instead of 1". Those of another framework are its own.
   function differences(keys, others) {
+    if (keys["strategy.framework"] !== others["strategy.framework"]) return [keys_text(keys)];
     const paths = [...new Set([...Object.keys(keys), ...Object.keys(others)])];
     const as_text = (value) => JSON.stringify(value ?? null);
     return paths.filter((path) => as_text(keys[path]) !== as_text(others[path]))
       .map((path) => (keys[path] === undefined ? `no ${short(path)}` : `${short(path)} ${value_text(keys[path])}` + (others[path] === undefined ? "" : ` instead of ${value_text(others[path])}`)));
   }
+
+  // As block of YAML what is there as JSON: one key in a line.
+  function yaml_text(name, json) {
+    let keys;
+    try {
+      keys = JSON.parse(json);
+    } catch {
+      return `${name}: ${json}\n`;
+    }
+    return `${name}:\n` + Object.entries(keys).map(([key, value]) => `  ${key}: ${JSON.stringify(value)}\n`).join("");
+  }
+  const plan_text = ({strategy, training}) => yaml_text("strategy", strategy) + yaml_text("training", training);
 
   // ---- Neighbours
 
@@ -89,7 +102,7 @@ const plan_words = (() => {
     const worse = fitting.filter(({slower}) => slower > 5e-5);
     const nearest = worse[0];
     return (equal.length > 0 ? `${counted(equal.length, "single change makes", "single changes make")} no difference (${equal.slice(0, 4).map(change_text).join(", ")}). ` : "") +
-      (nearest === undefined ? "" : `No change of a single key is faster; the least that one costs is ${format.percent(nearest.slower)}, for ${change_text(nearest)}: ${why(nearest)}.`);
+      (nearest === undefined ? "" : `No change of a single key is faster; the least that one costs is ${format.percent(nearest.slower)}, for ${change_text(nearest)}: ${why(nearest, 2, false)}.`);
   }
 
   // Of each key the change that costs least says how much depends on it.
@@ -132,5 +145,5 @@ const plan_words = (() => {
       (counts.left > 0 ? `, and ${format.number(counts.left)} were not looked at.` : ".");
   }
 
-  return {best, points, objective, fitting, too_large, refused, counted, money, signed, short, value_text, keys_text, change_text, why, reasons, extent};
+  return {best, points, objective, fitting, too_large, refused, counted, money, signed, short, value_text, keys_text, change_text, plan_text, why, reasons, extent};
 })();

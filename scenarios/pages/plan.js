@@ -3,7 +3,7 @@
 
 (() => {
   const {data, page, format, element, section, figures, choice, table, chart, axis, color, css, breakdown} = trainyard;
-  const {best, points, objective, fitting, too_large, refused, counted, money, signed, short, value_text, keys_text, change_text, why, reasons, extent} = plan_words;
+  const {best, points, objective, fitting, too_large, refused, counted, money, signed, short, value_text, keys_text, change_text, plan_text, why, reasons, extent} = plan_words;
   const {plans, counts, capacity_bytes, searched, fixed} = data;
 
   const paths_of = (list) => [...new Set(list.flatMap(({keys}) => Object.keys(keys)))];
@@ -29,10 +29,6 @@
   }
 
   // ---- The best plan, and those behind it
-
-  function plan_text(plan) {
-    return `strategy: ${plan.strategy}\ntraining: ${plan.training}\n`;
-  }
 
   function draw_best() {
     const part = section("best", "The best plan", `The ${objective.best} of all: ${keys_text(best.keys)}. To be written into a scenario:`);
@@ -236,7 +232,7 @@
 
   // Stacked parts of the difference; those that make it faster go to the left.
   function draw_neighbours() {
-    const part = section("neighbours", "One key changed", "The best plan with a single key changed, and what makes the difference: parts to the right cost time, parts to the left save some. All are simulated.");
+    const part = section("neighbours", "One key changed", "The best plan with a single key changed, and what makes the difference: parts to the right cost time, parts to the left save some. Of another framework it is the best plan. What has a time was simulated.");
     const drawn = fitting.filter(({from_s}) => from_s > 0);
     if (drawn.length > 0) draw_differences(part, drawn);
     const columns = [
@@ -254,7 +250,7 @@
         too_large.map(row_of), {name: "too large", most: 15});
     }
     if (refused.length > 0) {
-      part.append(element("h3", {}, "Do not run"));
+      part.append(element("h3", {}, "Do not run, or cannot win"));
       table(part, [{key: "change", title: "change"}, {key: "refused", title: "why"}],
         refused.map((neighbour) => ({change: change_text(neighbour), refused: neighbour.refused})), {name: "refused", most: 10});
     }
@@ -324,6 +320,7 @@
     ]);
     table(part, [{key: "key", title: "key"}, {key: "values", title: "values"}],
       searched.map(({path, values}) => ({key: path, values: values.join(", ")})), {name: "searched", most: 60});
+    for (const reason of data.left_out) part.append(element("p", {class: "note"}, "Left out: " + reason));
     const given = Object.entries(fixed);
     if (given.length > 0)
       part.append(element("h3", {}, "Given by the scenario"), element("p", {}, given.map(([path, value]) => `${path} ${value_text(value)}`).join(", ") + "."));

@@ -29,9 +29,9 @@ def plan(base, step, memory, **changes):
     result["cost"] = {"currency": "USD", "per_hour": 1280.0, "per_step": 0.3556 * step, "per_million_tokens": 0.042 * step, "price": "list price",
                       "market": "on_demand", "energy_kwh_per_step": 1.4 * step / 10}
     keys = {**best_keys, **changes}
-    strategy = ", ".join(f"{path.split('.')[1]}: {json.dumps(value)}" for path, value in keys.items() if path.startswith("strategy."))
-    training = f"global_batch: 1024, micro_batch: {keys['training.micro_batch']}, sequence: 8192, recompute: {keys['training.recompute']}"
-    return {"keys": keys, "strategy": f"{{{strategy}}}", "training": f"{{{training}}}", "result": result}
+    strategy = {path.split(".")[1]: value for path, value in keys.items() if path.startswith("strategy.")}
+    training = {"global_batch": 1024, "sequence": 8192, **{path.split(".")[1]: value for path, value in keys.items() if path.startswith("training.")}}
+    return {"keys": keys, "strategy": json.dumps(strategy), "training": json.dumps(training), "result": result}
 
 
 def neighbour(path, to, step, memory, causes, refused=""):
@@ -60,7 +60,7 @@ def candidates(count):
 
 def search(base, count=900):
     return {
-        "objective": "step_time", "currency": "USD", "capacity_bytes": capacity, "frameworks": ["megatron-lm", "pytorch-fsdp"],
+        "objective": "step_time", "currency": "USD", "capacity_bytes": capacity, "frameworks": ["megatron-lm", "pytorch-fsdp"], "left_out": ["keras: no plan fits"],
         "fixed": {"strategy.overlap_grad_reduce": True},
         "counts": {"combinations": 132_480, "refused": 98_112, "simulated": count + 500, "too_large": 21_600, "slower": 11_368 - count, "left": 0,
                    "pruned": 32_968 - count, "examined": 33_468},

@@ -69,18 +69,34 @@ class PlanReport(unittest.TestCase):
         self.assertEqual(figures[3][:2], ["cost per step", "3.556 USD"])
         view.screenshot("plan-1400.png")
 
+    def test_opens_after_a_search(self):
+        page = pathlib.Path(self.folder.name) / "searched.html"
+        results = page.with_suffix(".json")
+        trainyard("plan", root / "scenarios" / "library" / "llama3-8b-fsdp-8-h100.yaml", "--set", "strategy={framework: auto}",
+                  "--report", page, "--json", results)
+        self.browser.open(page)
+        self.addCleanup(self.expect_quiet, page)
+        best = json.loads(results.read_text())["plans"][0]
+        text = self.browser.find("#plan-text").text
+        for key, value in best["strategy"].items():
+            self.assertIn(f"  {key}: {json.dumps(value)}", text)
+        self.assertEqual(self.browser.chart("front", "chart.data.datasets[0].data[0].y"), float(f"{best['result']['step_time_s']:.6g}"))
+        self.assertGreater(len(self.reasons()), 100)
+        self.browser.screenshot("plan-searched-1400.png")
+
     def test_counts_what_was_searched_and_cut_off(self):
         view = self.open()
         self.assertIn("132,480 combinations of 2 frameworks: 98,112 do not run, 34,368 do. Of these 1,400 were simulated, 21,600 do not fit "
                       "in memory, 10,468 are proved to be worse than the best.", view.find("#searched").text)
         self.assertEqual(self.rows("searched")[0], ["strategy.tensor", "1, 2, 4, 8"])
         self.assertIn("strategy.overlap_grad_reduce true", view.find("#searched").text)
+        self.assertIn("Left out: keras: no plan fits", view.find("#searched").text)
 
     def test_writes_the_best_plan_as_a_scenario_has_it(self):
         view = self.open()
         text = view.find("#plan-text").text
-        self.assertIn('strategy: {framework: "megatron-lm", tensor: 8, ', text)
-        self.assertIn("training: {global_batch: 1024, micro_batch: 1, ", text)
+        self.assertIn('strategy:\n  framework: "megatron-lm"\n  tensor: 8\n', text)
+        self.assertIn("training:\n  global_batch: 1024\n", text)
         view.find("#copy").click()
         self.assertEqual(view.script("return getSelection().toString().trim()"), text)
 
@@ -88,7 +104,7 @@ class PlanReport(unittest.TestCase):
         self.open()
         words = self.reasons()
         self.assertIn("Its devices compute 84.0 % of the step; the rest is mostly waiting for tensor 9.0 %, pipeline bubble 5.0 %", words)
-        self.assertIn("the least that one costs is 0.6 %, for micro_batch 1 → 2: pipeline bubble +3.1 % (bubble 8.1 % of the step, was 5.0 %)", words)
+        self.assertIn("the least that one costs is 0.6 %, for micro_batch 1 → 2: pipeline bubble +3.1 %.", words)
         self.assertIn("recompute, where any other value costs at least 28.0 %", words)
         self.assertIn("Memory holds it back: micro_batch 1 → 4 would be 1.0 % faster, but needs 94 GiB", words)
         self.assertIn("the leanest takes 30 GiB, for 16.0 % more time", words)
@@ -186,7 +202,7 @@ class PlanReport(unittest.TestCase):
 
         view = self.open("hostile", hostile)
         self.assertIn(attack, view.find("#plan-text").text)
-        self.assertIn(attack, self.reasons())
+        self.assertIn(attack, view.find("#neighbours").text)
         self.assertNotEqual(view.driver.title, "attacked")
 
     def test_draws_in_dark_colours_where_these_are_preferred(self):

@@ -33,6 +33,7 @@ SearchResult search() {
   result.currency = "EUR";
   result.capacity_bytes = 79 * gibibyte;
   result.frameworks = {"megatron-lm"};
+  result.left_out = {"keras: no plan fits"};
   result.searched = {{"strategy.tensor", {"1", "8"}}};
   result.fixed = {{"strategy.schedule", "\"1f1b\""}};
   result.plans = {best};
@@ -64,6 +65,7 @@ TEST(PlanReport, HoldsWhatWasSearchedAndWhatIsBest) {
   const nlohmann::json data = data_of(search());
   EXPECT_EQ(data["objective"], "cost");
   EXPECT_EQ(data["fixed"], nlohmann::json({{"strategy.schedule", "1f1b"}}));
+  EXPECT_EQ(data["left_out"], nlohmann::json::array({"keras: no plan fits"}));
   EXPECT_EQ(data["counts"]["pruned"], 5);
   EXPECT_EQ(data["counts"]["examined"], 7);
   ASSERT_EQ(data["plans"].size(), 1);
