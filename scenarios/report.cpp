@@ -8,6 +8,7 @@
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/inference.hpp"
 #include "scenarios/internal/goodput_report.hpp"
+#include "scenarios/internal/path_report.hpp"
 #include "scenarios/internal/text.hpp"
 #include "scenarios/quantity.hpp"
 #include "scenarios/simulate.hpp"
@@ -166,15 +167,19 @@ std::string to_json(const Result& result) {
             {"mfu_full_attention", result.mfu_full_attention},
             {"hfu", result.hfu},
             {"device_busy", result.device_busy},
-            {"breakdown_s", breakdown_json(result.breakdown_s)},
-            {"ideal_step_time_s", result.ideal_step_time_s},
-            {"communication_overhead", result.communication_overhead},
-            {"memory", memory_json(result.memory)},
-            {"communication", communication_json(result.communication)},
-            {"links", links_json(result.links)},
-            {"faulty_links", result.faulty_links},
-            {"cost", cost_json(result.cost)},
-            {"goodput", goodput_json(result.goodput)}};
+            {"breakdown_s", breakdown_json(result.breakdown_s)}};
+  if (result.critical_path) {
+    json["critical_path_s"] = breakdown_json(result.critical_path->breakdown_s);
+    json["critical_path"] = path_json(*result.critical_path);
+  }
+  json.update({{"ideal_step_time_s", result.ideal_step_time_s},
+               {"communication_overhead", result.communication_overhead},
+               {"memory", memory_json(result.memory)},
+               {"communication", communication_json(result.communication)},
+               {"links", links_json(result.links)},
+               {"faulty_links", result.faulty_links},
+               {"cost", cost_json(result.cost)},
+               {"goodput", goodput_json(result.goodput)}});
   if (result.run) json["run"] = run_json(*result.run);
   if (!result.what_if.empty()) json["what_if"] = what_if_json(result.what_if);
   json["engine"] = {{"wall_s", result.engine.wall_s}, {"peak_rss_bytes", result.engine.peak_rss_bytes},
@@ -188,11 +193,6 @@ std::string to_json(const Result& result) {
 namespace {
 
 std::string gibibytes(std::int64_t bytes) { return fixed(static_cast<double>(bytes) / (1LL << 30), 1) + " GiB"; }
-
-std::string bar(double share) {
-  const auto width = static_cast<std::size_t>(std::lround(std::clamp(share, 0.0, 1.0) * 40));
-  return std::string(width, '#');
-}
 
 std::string breakdown_text(const Result& result) {
   static constexpr std::array<std::string_view, breakdown_names.size()> words{
@@ -380,8 +380,8 @@ std::string to_summary(const Scenario& scenario, const Result& result) {
     text += "  communication  " + percent(result.communication_overhead) + " of the step; " +
             format_seconds(result.ideal_step_time_s) + " on an ideal network\n";
   text += cost_text(result);
-  text += breakdown_text(result) + communication_text(result) + links_text(result) + memory_text(result) +
-          goodput_text(result.goodput) + what_if_text(result);
+  text += breakdown_text(result) + path_text(result) + communication_text(result) + links_text(result) +
+          memory_text(result) + goodput_text(result.goodput) + what_if_text(result);
   text += "\nSimulated in " + format_seconds(result.engine.wall_s) + ": " +
           format_count(static_cast<double>(result.engine.operations)) + " operations on " +
           std::to_string(result.engine.ranks) + " ranks of " + std::to_string(result.engine.rank_classes) +

@@ -11,6 +11,7 @@
 #include "scenarios/inference.hpp"
 #include "scenarios/internal/memory.hpp"
 #include "scenarios/internal/outcome_figures.hpp"
+#include "scenarios/internal/path_figures.hpp"
 #include "scenarios/internal/step_facts.hpp"
 #include "scenarios/what_if.hpp"
 #include "sim/broken_invariant.hpp"
@@ -148,6 +149,19 @@ std::vector<sim::RankId> ranks_to_record(const sim::Plan& plan, const SimulateOp
   return ranks;
 }
 
+// Folded whether the step was or not: of paths that are equally long, it is the same one.
+void find_critical_path(const sim::Population& folded, const SimulateOptions& options, Simulation& simulation,
+                        const sim::Plan& plan) {
+  sim::Outcome& outcome = simulation.outcome;
+  if (!options.fold)
+    outcome.critical_path = sim::run(plan, folded, {.critical_path = true, .tie_seed = options.tie_seed}).critical_path;
+  if (outcome.critical_path)
+    simulation.result.critical_path = critical_path_of(plan, *outcome.critical_path);
+  else
+    simulation.result.warnings.emplace_back(
+        "the critical path is left out: so many ranks have timelines of their own that it would take more than 1 GiB");
+}
+
 Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options) {
   Stopwatch watch;
   PhaseTimes phases;
@@ -160,8 +174,9 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   phases.expand = watch.lap();
 
   // Whatever is compared with the step is folded, since that gives the same in less time.
-  const sim::Population folded =
-      options.fold || options.ideal || has_slow_devices(step.plan) ? sim::fold(step.plan) : sim::Population{};
+  const sim::Population folded = options.fold || options.ideal || options.critical_path || has_slow_devices(step.plan)
+                                     ? sim::fold(step.plan)
+                                     : sim::Population{};
   const sim::Population all = options.fold ? sim::Population{} : sim::everyone(step.plan);
   phases.refine = watch.lap();
 
@@ -178,6 +193,7 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
                 .sink = options.sink,
                 .sink_ranks = options.sink != nullptr ? chosen_ranks(step.plan, options) : std::vector<sim::RankId>{},
                 .per_operation = options.per_operation,
+                .critical_path = options.critical_path && options.fold,
                 .tie_seed = options.tie_seed});
   const sim::Outcome& outcome = simulation.outcome;
   if (!outcome.stall.empty()) throw std::logic_error("the simulated step stalls: " + outcome.stall);
@@ -194,6 +210,7 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   if (has_slow_devices(step.plan))
     blame_stragglers(result.breakdown_s,
                      breakdown_of(sim::run(step.plan, folded, {.healthy_devices = true}).time, ranks));
+  if (options.critical_path) find_critical_path(folded, options, simulation, step.plan);
   phases.compare = watch.lap();
 
   result.scenario = scenario.name;
@@ -217,7 +234,7 @@ Simulation plan_and_run(const Scenario& scenario, const SimulateOptions& options
   for (const auto& fault : scenario.link_faults)
     if (fault.capacity != 1) result.faulty_links.push_back(fault.link);
   if (options.what_if) result.what_if = what_if(scenario, training, result);
-  result.warnings = scenario.warnings;
+  result.warnings.insert(result.warnings.begin(), scenario.warnings.begin(), scenario.warnings.end());
   if (!outcome.steady)
     result.warnings.emplace_back("the step time had not settled after several steps; the longest rank's is given");
   phases.report = watch.lap();

@@ -16,7 +16,8 @@ namespace trainyard::scenarios {
 class TraceStore;
 
 // One process per recorded rank, one thread per stream of it, a slice per kernel and communication, arrows between the
-// recorded members of a communication, counters of memory and link use. Time 0 is the start of the measured step, or
+// recorded members of a communication, counters of memory and link use; above all ranks the critical path, a slice for
+// each operation on it with the rank that it is of. Time 0 is the start of the measured step, or
 // what a recorded rank did of it before that. The end of the name says the format: ".json" and ".json.gz" are Chrome
 // trace events, whose times are exact (microseconds with six decimals); ".pftrace" is Perfetto's own format, with whole
 // nanoseconds.

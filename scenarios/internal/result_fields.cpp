@@ -30,6 +30,7 @@ const std::vector<ResultField>& result_fields() {
   static const std::vector<ResultField> fields = [] {
     std::vector<ResultField> all;
     Result everything;  // with every part that a scenario may have
+    everything.critical_path.emplace();
     everything.cost.paid.emplace();
     everything.cost.paid->per_million_tokens = 0.0;
     everything.cost.energy.emplace();

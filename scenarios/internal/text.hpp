@@ -1,6 +1,7 @@
 // Columns and figures for summaries.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -31,6 +32,11 @@ inline std::string fixed(double value, int digits) {
 }
 
 inline std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
+
+// Of a whole of 40 characters.
+inline std::string bar(double share) {
+  return std::string(static_cast<std::size_t>(std::lround(std::clamp(share, 0.0, 1.0) * 40)), '#');
+}
 
 // The shortest text that is this number and no other; whole ones without an exponent.
 inline std::string number_text(double number) {

@@ -102,6 +102,12 @@ void ChromeTrace::name_stream(RankId rank, StreamId stream, std::string_view nam
   write_metadata("thread_sort_index", rank, &stream, std::to_string(index_of(stream)));
 }
 
+void ChromeTrace::name_path(RankId behind) {
+  write_metadata("process_name", behind, nullptr, json_string(path_name));
+  write_metadata("process_sort_index", behind, nullptr, "-1");
+  name_stream(behind, sim::compute_stream, path_name);
+}
+
 void ChromeTrace::begin_phase(const TracePhase& phase) {
   begin('X', phase.rank);
   append_thread(phase.rank, phase.stream);
@@ -143,6 +149,7 @@ void ChromeTrace::begin_slice(const TraceSlice& slice) {
   if (slice.micro_batch >= 0) append_field("micro_batch", slice.micro_batch);
   out_ += text.tail;
   if (slice.waited) append_time("waited_us", *slice.waited);
+  if (slice.of_rank) append_field("rank", static_cast<std::int64_t>(index_of(*slice.of_rank)));
   out_ += '}';
   end();
   write_arrows(slice);

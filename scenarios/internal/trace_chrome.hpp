@@ -19,6 +19,7 @@ class ChromeTrace final : public TraceFormat {
   void start(const TraceStep& step) override;
   void name_rank(sim::RankId rank, std::string_view name) override;
   void name_stream(sim::RankId rank, sim::StreamId stream, std::string_view name) override;
+  void name_path(sim::RankId behind) override;
   void begin_phase(const TracePhase& phase) override;
   void end_phase(const TracePhase& /*phase*/) override {}
   void begin_slice(const TraceSlice& slice) override;

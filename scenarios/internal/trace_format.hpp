@@ -1,5 +1,6 @@
 // What a timeline is made of, and who writes it down. trace_timeline.hpp says all of it, in this order: the start, then
-// each rank with its threads, their slices thread by thread, and its counters, then the end.
+// the critical path, where there is one, each rank with its threads, their slices thread by thread, and its counters,
+// then the end.
 #pragma once
 
 #include <array>
@@ -19,6 +20,8 @@ namespace trainyard::scenarios {
 inline std::uint64_t thread_of(sim::RankId rank, sim::StreamId stream) {
   return index_of(rank) * sim::most_streams + index_of(stream) + 1;
 }
+
+constexpr std::string_view path_name = "critical path";
 
 // Times are picoseconds from the beginning of the trace on.
 struct TraceStep {
@@ -56,6 +59,7 @@ struct TraceSlice {
   std::int32_t micro_batch = -1;
   std::optional<std::int64_t> waited = std::nullopt;  // for the other members
   TraceArrows arrows = {};
+  std::optional<sim::RankId> of_rank = std::nullopt;  // of the critical path: who does it
 };
 
 // The slice around the kernels of one pass of a micro-batch, or of two at once.
@@ -81,6 +85,8 @@ class TraceFormat {
   virtual void start(const TraceStep& step) = 0;
   virtual void name_rank(sim::RankId rank, std::string_view name) = 0;
   virtual void name_stream(sim::RankId rank, sim::StreamId stream, std::string_view name) = 0;
+  // A thread of its own above the ranks; its slices have the number that is behind those of all ranks.
+  virtual void name_path(sim::RankId behind) = 0;
   // Slices of a thread come in order; they lie inside what has begun and not ended.
   virtual void begin_phase(const TracePhase& phase) = 0;
   virtual void end_phase(const TracePhase& phase) = 0;

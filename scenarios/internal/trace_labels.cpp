@@ -5,6 +5,8 @@
 #include <string_view>
 #include <variant>
 
+#include "scenarios/internal/path_figures.hpp"
+
 namespace trainyard::scenarios {
 
 using sim::index_of;
@@ -34,6 +36,17 @@ const TraceLabel& TraceLabels::of(const TraceOperation& operation) {
     describe_kernel(operation, label);
   else
     describe_communication(operation, label);
+  return label;
+}
+
+const TraceLabel& TraceLabels::of(const sim::PathSegment& segment) {
+  TraceLabel& label = of_path_[{segment.block, segment.op, segment.time, segment.slowed_by}];
+  if (label.version > 0) return label;
+  label.number = count_++;
+  label.version = 1;
+  label.name = name_of(plan_, segment);
+  label.category = breakdown_names.at(static_cast<std::size_t>(segment.time));
+  label.block = plan_.blocks[segment.block].name;
   return label;
 }
 

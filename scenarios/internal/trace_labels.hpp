@@ -2,10 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
+#include <tuple>
 #include <vector>
 
 #include "scenarios/internal/trace_format.hpp"
 #include "scenarios/internal/trace_store.hpp"
+#include "sim/critical_path.hpp"
 #include "sim/plan.hpp"
 #include "sim/table.hpp"
 
@@ -20,6 +24,7 @@ class TraceLabels {
  public:
   explicit TraceLabels(const sim::Plan& plan) : plan_(plan), labels_(plan.blocks.size()) {}
   const TraceLabel& of(const TraceOperation& operation);
+  const TraceLabel& of(const sim::PathSegment& segment);
 
  private:
   struct Known {
@@ -31,6 +36,8 @@ class TraceLabels {
 
   const sim::Plan& plan_;
   sim::Table<sim::BlockId, std::vector<Known>> labels_;
+  using OfPath = std::tuple<sim::BlockId, std::uint32_t, sim::PathTime, std::optional<sim::CallId>>;
+  std::map<OfPath, TraceLabel> of_path_;
   std::uint32_t count_ = 0;
 };
 

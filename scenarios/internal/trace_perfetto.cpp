@@ -274,14 +274,26 @@ void PerfettoTrace::start(const TraceStep& step) {
   packets_->write(step.start + step.duration, packets_->end_of_slice());
 }
 
-void PerfettoTrace::name_rank(RankId rank, std::string_view name) {
-  const auto number = static_cast<std::int32_t>(index_of(rank));
+namespace {
+
+proto::TrackDescriptor process_of(RankId rank, std::string_view name, std::int32_t sort_index) {
   proto::TrackDescriptor track;
   track.set_uuid(track_of(rank));
-  track.mutable_process()->set_pid(number);
+  track.mutable_process()->set_pid(static_cast<std::int32_t>(index_of(rank)));
   track.mutable_process()->set_process_name(std::string(name));
-  track.mutable_process()->set_legacy_sort_index(number);
-  packets_->describe(track);
+  track.mutable_process()->set_legacy_sort_index(sort_index);
+  return track;
+}
+
+}  // namespace
+
+void PerfettoTrace::name_path(RankId behind) {
+  packets_->describe(process_of(behind, path_name, -1));
+  name_stream(behind, sim::compute_stream, path_name);
+}
+
+void PerfettoTrace::name_rank(RankId rank, std::string_view name) {
+  packets_->describe(process_of(rank, name, static_cast<std::int32_t>(index_of(rank))));
   for (std::size_t i = 0; i < sim::memory_purposes; ++i) {
     proto::TrackDescriptor counter;
     counter.set_uuid(track_of(rank, memory_track + i));
@@ -338,6 +350,7 @@ void PerfettoTrace::begin_slice(const TraceSlice& slice) {
   if (slice.layer >= 0) packets_->annotate(event, "layer", std::int64_t{slice.layer});
   if (slice.micro_batch >= 0) packets_->annotate(event, "micro_batch", std::int64_t{slice.micro_batch});
   if (slice.waited) packets_->annotate(event, "waited_us", static_cast<double>(*slice.waited) / 1e6);
+  if (slice.of_rank) packets_->annotate(event, "rank", static_cast<std::int64_t>(index_of(*slice.of_rank)));
   if (slice.arrows.leave && has_arrows(slice))
     for (std::uint32_t i = 0; i < slice.arrows.count; ++i) event.add_flow_ids(slice.arrows.first + i);
   packets_->write(slice.start, begin);

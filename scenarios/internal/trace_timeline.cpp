@@ -73,11 +73,13 @@ class Timeline {
   void write();
 
  private:
+  void write_path();
   void write_rank(RankId rank);
   void write_names(RankId rank);
   void write_stream(RankId rank, StreamId stream);
   TraceSlice slice_of(RankId rank, StreamId stream, const TraceOperation& operation);
   TraceArrows arrows_of(const TraceOperation& operation) const;
+  std::int64_t path_from() const;
   void write_memory(RankId rank);
   void write_traffic(RankId rank, TrafficLinks links, sim::Bytes sim::CommunicationCost::*bytes);
 
@@ -101,17 +103,47 @@ Timeline::Timeline(const sim::Plan& plan, const sim::Outcome& outcome, const Tra
       ranks_(store.ranks()),
       from_(outcome.measured_from.time_since_epoch().count()),
       to_(from_ + outcome.step_time.count()) {
-  const auto extent = store.extent();
-  if (!extent) return;
-  from_ = std::min(from_, extent->first);
-  to_ = std::max(to_, extent->second);
+  if (const auto extent = store.extent()) {
+    from_ = std::min(from_, extent->first);
+    to_ = std::max(to_, extent->second);
+  }
+  if (!outcome.critical_path || outcome.critical_path->segments.empty()) return;
+  from_ = std::min(from_, path_from());
 }
 
 void Timeline::write() {
   format_.start(
       {.start = outcome_.measured_from.time_since_epoch().count() - from_, .duration = outcome_.step_time.count()});
+  write_path();
   for (const RankId rank : ranks_) write_rank(rank);
   format_.finish();
+}
+
+// Where it comes back after several steps, the last of them.
+std::int64_t Timeline::path_from() const {
+  const sim::PathSegment& last = outcome_.critical_path->segments.back();
+  return (last.start + last.length - outcome_.step_time).time_since_epoch().count();
+}
+
+void Timeline::write_path() {
+  if (!outcome_.critical_path || outcome_.critical_path->segments.empty()) return;
+  const RankId behind{static_cast<std::uint32_t>(plan_.program_of.size())};
+  format_.name_path(behind);
+  for (const sim::PathSegment& segment : outcome_.critical_path->segments) {
+    const std::int64_t start = segment.start.time_since_epoch().count();
+    const std::int64_t end = start + segment.length.count();
+    if (end <= path_from()) continue;
+    const TraceSlice slice{.rank = behind,
+                           .stream = sim::compute_stream,
+                           .start = std::max(start, path_from()) - from_,
+                           .end = end - from_,
+                           .label = &labels_.of(segment),
+                           .layer = segment.layer,
+                           .micro_batch = segment.micro_batch,
+                           .of_rank = segment.rank};
+    format_.begin_slice(slice);
+    format_.end_slice(slice);
+  }
 }
 
 void Timeline::write_rank(RankId rank) {

@@ -77,6 +77,24 @@
       {name: "breakdown", sort: "seconds", descending: true});
   }
 
+  // ---- The critical path
+
+  // Communication is on it while bytes are under way: nobody waits.
+  const path_word = (part) => breakdown[part][0].replace(/^waiting for (.*?)s?$/, (_, what) => what === "host" ? "host" : `${what} communication`);
+
+  function draw_critical_path() {
+    if (!result.critical_path_s) return;
+    const part = section("critical_path", "What decides the step", "The critical path: one chain of operations through the ranks, each of which begins when the one before it has ended. Only what is on it can make the step faster.");
+    const parts = Object.entries(result.critical_path_s).filter(([, seconds]) => seconds > 0);
+    const columns = [{key: "seconds", title: "time", kind: "seconds", sum: true}, {key: "share", title: "share", kind: "percent", sum: true}];
+    table(part, [{key: "part", title: "part"}, ...columns],
+      parts.map(([name, seconds]) => ({part: path_word(name), seconds, share: seconds / result.step_time_s})),
+      {name: "critical-path", sort: "seconds", descending: true});
+    table(part, [{key: "operation", title: "operation"}, {key: "where", title: "where"}, {key: "part", title: "part"}, {key: "count", title: "times", kind: "count"}, ...columns],
+      result.critical_path.map(({operation, where, category, seconds, count}) => ({operation, where, part: path_word(category), count, seconds, share: seconds / result.step_time_s})),
+      {name: "critical-operations", sort: "seconds", descending: true});
+  }
+
   // ---- Memory
 
   const memory_words = {parameters: "parameters", gradients: "gradients", optimizer: "optimizer", activations: "activations", buffers: "buffers"};
@@ -402,6 +420,7 @@
 
   draw_summary();
   draw_breakdown();
+  draw_critical_path();
   draw_memory();
   draw_schedule();
   draw_communication();

@@ -77,6 +77,13 @@ void expect_parts_to_add_up(const Result& result) {
   const double sum = std::accumulate(result.breakdown_s.begin(), result.breakdown_s.end(), 0.0);
   EXPECT_NEAR(sum, result.step_time_s, 1e-9 * result.step_time_s);
   for (const double part : result.breakdown_s) EXPECT_GE(part, 0);
+  if (result.critical_path) {
+    const Breakdown& path = result.critical_path->breakdown_s;
+    const double decided = std::accumulate(path.begin(), path.end(), 0.0);
+    EXPECT_NEAR(decided, result.step_time_s, 1e-12 * result.step_time_s);
+    EXPECT_FALSE(result.critical_path->operations.empty());
+    EXPECT_LE(result.critical_path->operations.size(), 10U);
+  }
   const MemorySummary& memory = result.memory;
   EXPECT_EQ(std::accumulate(memory.parts.begin(), memory.parts.end(), memory.overhead), memory.peak);
   EXPECT_LE(memory.last_rank_allocated, memory.allocated);
@@ -113,6 +120,20 @@ void expect_memory_to_be_given_back(const sim::Plan& plan) {
     for (std::size_t i = 0; i < held.size(); ++i)
       EXPECT_EQ(held.at(i).count, 0) << program.name << ' ' << to_string(static_cast<sim::MemoryPurpose>(i));
   }
+}
+
+// To the picosecond.
+void expect_the_path_to_take_a_step(const sim::Outcome& outcome) {
+  ASSERT_TRUE(outcome.critical_path);
+  const sim::CriticalPath& path = *outcome.critical_path;
+  sim::Duration sum{};
+  for (std::size_t i = 0; i < path.segments.size(); ++i) {
+    sum += path.segments[i].length;
+    if (i > 0) {
+      EXPECT_EQ(path.segments[i].start, path.segments[i - 1].start + path.segments[i - 1].length) << i;
+    }
+  }
+  EXPECT_EQ(sum, outcome.step_time * path.steps);
 }
 
 class Golden : public testing::TestWithParam<ScenarioFile> {};
@@ -171,6 +192,7 @@ TEST_P(Library, RunsAndItsPartsAddUp) {
   EXPECT_EQ(simulation.outcome.stall, "");
   EXPECT_TRUE(simulation.result.steady);
   expect_parts_to_add_up(simulation.result);
+  if (!simulation.result.inference) expect_the_path_to_take_a_step(simulation.outcome);
   expect_memory_to_be_given_back(simulation.plan);
 }
 

@@ -155,12 +155,26 @@ TEST_F(TraceFormatsTest, NoRanksAreATraceOfTheStep) {
   EXPECT_TRUE(trace.processes.empty());
 }
 
+TEST_F(TraceFormatsTest, TheCriticalPathFillsAStepWithoutGaps) {
+  const TraceContents trace = written(llama, {"strategy.tensor=2", "strategy.pipeline=4"});
+  const TraceContents::Process& path = trace.processes.rbegin()->second;
+  EXPECT_EQ(path.name, "critical path");
+  EXPECT_EQ(path.sort_index, -1);
+  ASSERT_EQ(path.threads.size(), 1U);
+  const std::vector<TraceContents::Slice>& slices = path.threads.begin()->second.slices;
+  ASSERT_GT(slices.size(), 100U);
+  for (std::size_t i = 1; i < slices.size(); ++i) ASSERT_EQ(slices[i].start, slices[i - 1].end) << i;
+  EXPECT_NEAR(static_cast<double>(slices.back().end - slices.front().start),
+              static_cast<double>(trace.step.end - trace.step.start), 1);
+  for (const TraceContents::Slice& slice : slices) EXPECT_TRUE(slice.arguments.contains("rank")) << slice.name;
+}
+
 TEST_F(TraceFormatsTest, AgreeOnPipelinesOfMegatron) {
   for (const char* schedule : {"1f1b", "interleaved", "zb-h1"}) {
     SCOPED_TRACE(schedule);
     const TraceContents trace =
         written(llama, {"strategy.tensor=2", "strategy.pipeline=4", "strategy.schedule=" + std::string(schedule)});
-    EXPECT_EQ(trace.processes.size(), 4U);
+    EXPECT_EQ(trace.processes.size(), 4U + 1);    // ranks, and the critical path
     EXPECT_GE(trace.arrows.size(), 2 * 3 * 16U);  // of 16 micro-batches, there and back between neighbours
     EXPECT_GT(ratio(), 10);
   }
@@ -176,7 +190,7 @@ TEST_F(TraceFormatsTest, AgreeOnPipelinesOfOthers) {
   for (const std::vector<std::string>& settings : cases) {
     SCOPED_TRACE(settings.front() + " " + settings.at(1));
     const TraceContents trace = written(llama, settings, {0, 3, 4, 8, 9, 15});
-    EXPECT_EQ(trace.processes.size(), 6U);
+    EXPECT_EQ(trace.processes.size(), 6U + 1);
     EXPECT_FALSE(trace.arrows.empty());
     EXPECT_GT(ratio(), 10);
   }
@@ -187,7 +201,7 @@ TEST_F(TraceFormatsTest, TakeAsManyRanksAsTheCommandLineDoes) {
   for (std::int64_t rank = 0; rank < 240; ++rank) ranks.push_back(rank);
   const TraceContents trace =
       written(llama, {"cluster.nodes=32", "model.layers=1", "training.global_batch=256", "strategy.tensor=8"}, ranks);
-  EXPECT_EQ(trace.processes.size(), 240U);
+  EXPECT_EQ(trace.processes.size(), 240U + 1);
   EXPECT_GT(trace.arrows.size(), 240U);
 }
 

@@ -173,6 +173,33 @@ TEST_F(TraceTest, DescribesCommunications) {
                                      "group_size": 2})"));
 }
 
+TEST_F(TraceTest, PutsTheCriticalPathAboveTheRanks) {
+  const sim::Plan plan = two_ranks();
+  {
+    Trace trace(folder_ / "trace.json");
+    trace.write(plan, sim::run(plan, {.sink = &trace, .sink_ranks = both_ranks, .critical_path = true}));
+  }
+  std::ifstream in(folder_ / "trace.json");
+  const json result = json::parse(in);
+  EXPECT_EQ(tests::trace_violations(result), std::vector<std::string>{});
+  std::vector<std::string> names;
+  std::vector<std::int64_t> ranks;
+  double length = 0;
+  for (const json& event : select(result, "X", 2)) {
+    names.push_back(event["name"]);
+    ranks.push_back(event["args"]["rank"]);
+    length += event["dur"].get<double>();
+    EXPECT_NEAR(event["ts"].get<double>(), slice(result, ranks.back(), names.back())["ts"].get<double>(), 1e-9)
+        << "the path has the times of the operations on it";
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"gemm \"fc1\"\n", "send next", "attention", "all_reduce data", "adam"}));
+  EXPECT_EQ(ranks, (std::vector<std::int64_t>{0, 0, 1, 1, 0}));
+  EXPECT_NEAR(length, result["otherData"]["step_time_us"].get<double>(), 1e-9);
+  const json sent = slice(result, 2, "send next");
+  EXPECT_EQ(sent["cat"], "exposed_pipeline");
+  EXPECT_EQ(sent["args"], json::parse(R"({"block": "forward", "layer": 0, "micro_batch": 0, "rank": 0})"));
+}
+
 TEST_F(TraceTest, KeepsEveryPicosecond) {
   const std::string all = text(two_ranks(), both_ranks);
   EXPECT_NE(all.find("\"dur\":3.000007,\"name\":\"adam\""), std::string::npos);
