@@ -88,6 +88,11 @@ struct Node {
   bool operator<(const Node& other) const { return order() < other.order(); }
 };
 
+struct OpenNodes {
+  std::set<Node> fitting;  // ways that can be simulated
+  std::set<Node> others;
+};
+
 // What looking at a node has brought.
 struct Finding {
   double bound = 0;
@@ -117,7 +122,9 @@ class PlanSearch {
   Finding look_at_schedule(const Node& node, Trial& trial) const;
   Finding look_at_way(const Node& node, Trial& trial) const;
   void take(const Node& node, Finding finding);
-  void add(Node node) { (node.stage == Node::Stage::fitting_way ? fitting_ : open_).insert(node); }
+  void add(const Node& node) {
+    (node.stage == Node::Stage::fitting_way ? open_[node.space].fitting : open_[node.space].others).insert(node);
+  }
   double limit() const;
   void finish();
   void propose();
@@ -138,14 +145,16 @@ class PlanSearch {
   std::vector<SearchSpace> spaces_;
   std::vector<std::string> frameworks_;
   tbb::enumerable_thread_specific<std::vector<std::unique_ptr<Trial>>> trials_;
-  std::set<Node> open_;
-  std::set<Node> fitting_;
-  std::vector<Place> places_;  // of the candidates
-  std::vector<double> best_;   // objectives of the best, in order
+  std::vector<OpenNodes> open_;  // of each space
+  std::vector<Place> places_;    // of the candidates
+  std::vector<double> best_;     // objectives of the best, in order
   std::optional<std::size_t> first_;
   SearchResult result_;
   Stopwatch watch_;
 };
+
+// As JSON.
+std::string text_of(const Value& value) { return value.is_null() ? "\"default\"" : json_of(value).dump(); }
 
 // A key that is there and says something.
 bool given(const Value& section, std::string_view key) {
@@ -236,6 +245,7 @@ void PlanSearch::enumerate() {
       return trial.refused().empty();
     });
   });
+  open_.resize(spaces_.size());
   for (std::size_t space = 0; space < spaces_.size(); ++space) {
     const auto size = static_cast<std::int64_t>(spaces_[space].size());
     result_.counts.combinations += spaces_[space].combinations();
@@ -254,19 +264,26 @@ double PlanSearch::limit() const {
   return options_.exhaustive || best_.size() < top ? no_limit : best_[top - 1];
 }
 
-// The lowest bounds, and one way at least that can be simulated, so that there soon is something to beat.
+// Of each framework the lowest bound, so that there soon is something to beat, whichever wins; then the lowest of all.
 std::vector<Node> PlanSearch::next_batch() {
   std::vector<Node> batch;
   const double limit = this->limit();
-  const auto take_from = [&](std::set<Node>& nodes) {
+  const auto take_first = [&](std::set<Node>& nodes) {
+    if (nodes.empty() || nodes.begin()->bound > limit) return false;
     batch.push_back(*nodes.begin());
     nodes.erase(nodes.begin());
+    return true;
   };
-  const auto may_win = [&](const std::set<Node>& nodes) { return !nodes.empty() && nodes.begin()->bound <= limit; };
-  if (may_win(fitting_)) take_from(fitting_);
-  while (batch.size() < batch_size && (may_win(open_) || may_win(fitting_))) {
-    const bool fitting_first = !may_win(open_) || (may_win(fitting_) && *fitting_.begin() < *open_.begin());
-    take_from(fitting_first ? fitting_ : open_);
+  for (OpenNodes& nodes : open_) {
+    take_first(nodes.fitting);
+    take_first(nodes.others);
+  }
+  while (batch.size() < batch_size) {
+    std::set<Node>* lowest = nullptr;
+    for (OpenNodes& nodes : open_)
+      for (std::set<Node>* of : {&nodes.fitting, &nodes.others})
+        if (!of->empty() && (lowest == nullptr || *of->begin() < *lowest->begin())) lowest = of;
+    if (lowest == nullptr || !take_first(*lowest)) break;
   }
   return batch;
 }
@@ -414,10 +431,11 @@ void PlanSearch::report() {
                           .of = result_.counts.combinations - result_.counts.refused,
                           .elapsed_s = watch_.total()};
   const double limit = this->limit();
-  for (const std::set<Node>* nodes : {&open_, &fitting_})
-    for (auto node = nodes->upper_bound({.bound = limit, .stage = Node::Stage::fitting_way, .space = spaces_.size()});
-         node != nodes->end(); ++node)
-      progress.counts.slower += static_cast<std::int64_t>(node->end - node->begin);
+  for (const OpenNodes& open : open_)
+    for (const std::set<Node>* nodes : {&open.fitting, &open.others})
+      for (auto node = nodes->upper_bound({.bound = limit, .stage = Node::Stage::fitting_way, .space = spaces_.size()});
+           node != nodes->end(); ++node)
+        progress.counts.slower += static_cast<std::int64_t>(node->end - node->begin);
   if (first_) progress.best = result_.candidates[*first_];
   options_.progress(progress);
 }
@@ -425,10 +443,11 @@ void PlanSearch::report() {
 // What is still open cannot win, unless the search was stopped.
 void PlanSearch::finish() {
   const double limit = this->limit();
-  for (const std::set<Node>* nodes : {&open_, &fitting_})
-    for (const Node& node : *nodes)
-      (node.bound > limit ? result_.counts.slower : result_.counts.left) +=
-          static_cast<std::int64_t>(node.end - node.begin);
+  for (const OpenNodes& open : open_)
+    for (const std::set<Node>* nodes : {&open.fitting, &open.others})
+      for (const Node& node : *nodes)
+        (node.bound > limit ? result_.counts.slower : result_.counts.left) +=
+            static_cast<std::int64_t>(node.end - node.begin);
   result_.stopped = result_.counts.left > 0;
   std::vector<std::size_t> order(result_.candidates.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -514,11 +533,9 @@ Neighbour PlanSearch::framework_neighbour(const Result& best, std::size_t space)
     neighbour.difference = waterfall(best, result);
     return neighbour;
   }
-  const auto first_of = [&](const std::set<Node>& nodes) {
-    const auto node = std::ranges::find(nodes, space, &Node::space);
-    return node == nodes.end() ? no_limit : node->bound;
-  };
-  const double bound = std::min(first_of(open_), first_of(fitting_));
+  double bound = no_limit;
+  for (const std::set<Node>* nodes : {&open_[space].fitting, &open_[space].others})
+    if (!nodes->empty()) bound = std::min(bound, nodes->begin()->bound);
   const double reached = *objective_of(options_.objective, result_.candidates.front());
   if (bound == no_limit) {
     neighbour.refused = spaces_[space].size() == 0 ? "runs none of the combinations" : "no plan fits in memory";
@@ -543,7 +560,7 @@ void PlanSearch::visit_neighbours() {
       Choices choices = best;
       choices[key] = value;
       changes.emplace_back(space.consistent(std::move(choices)),
-                           Parameter{space.keys()[key].path, json_of(space.keys()[key].values[value]).dump()});
+                           Parameter{space.keys()[key].path, text_of(space.keys()[key].values[value])});
     }
   }
   std::vector<std::size_t> others;
@@ -591,8 +608,9 @@ SearchResult PlanSearch::run() {
       if (known == result_.searched.end())
         known = result_.searched.insert(result_.searched.end(), {.path = key.path, .values = {}});
       for (const Value& value : key.values)
-        if (std::ranges::find(known->values, value.scalar) == known->values.end())
-          known->values.push_back(value.scalar);
+        if (const std::string text = value.is_null() ? "default" : value.scalar;
+            std::ranges::find(known->values, text) == known->values.end())
+          known->values.push_back(text);
     }
   enumerate();
   look();

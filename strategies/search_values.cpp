@@ -150,20 +150,15 @@ Sizes expert_tensor_sizes(const Job& job) {
                   std::clamp<std::int64_t>(width / least_expert_width, 1, domain_devices(job.cluster)));
 }
 
-Sizes shard_sizes(const Job& job, std::initializer_list<Sizes> others) {
-  std::set<std::int64_t> whole{job.cluster.devices()};
-  for (const Sizes& sizes : others) {
-    std::set<std::int64_t> left;
-    for (const std::int64_t devices : whole)
-      for (const std::int64_t size : sizes)
-        if (devices % size == 0) left.insert(devices / size);
-    whole = std::move(left);
-  }
-  whole.insert(1);
+SearchKey shard_key(const Job& job) {
+  std::set<std::int64_t> sizes;
   const std::int64_t domain = domain_devices(job.cluster);
   for (const std::int64_t size : tensor_sizes(job))
-    if (domain % size == 0 && job.cluster.devices() % domain == 0) whole.insert(domain / size);
-  return sorted(whole);
+    if (domain % size == 0 && job.cluster.devices() % domain == 0 && domain / size < job.cluster.devices())
+      sizes.insert(domain / size);
+  SearchKey key{.path = "strategy.shard", .values = texts(sorted(sizes))};
+  key.values.insert(key.values.begin(), std::string{usual_value});
+  return key;
 }
 
 SearchKey sizes_key(std::string path, const Sizes& sizes, std::string only_with) {

@@ -41,9 +41,8 @@ Sizes context_sizes(const Job& job);
 Sizes expert_sizes(const Job& job);
 Sizes expert_tensor_sizes(const Job& job);
 
-// Ranks that hold one copy of sharded state: 1, those of a domain, and all that the other ways to divide the job, of
-// these sizes, leave.
-Sizes shard_sizes(const Job& job, std::initializer_list<Sizes> others);
+// Ranks that hold one copy of sharded state: all there are for it, or those of a scale-up domain.
+SearchKey shard_key(const Job& job);
 
 SearchKey sizes_key(std::string path, const Sizes& sizes, std::string only_with = {});
 SearchKey switch_key(std::string path, std::string only_with = {});

@@ -64,6 +64,9 @@ enum class SearchEffect : std::uint8_t {
   state      // where parameters, gradients and optimizer state are, and when they move
 };
 
+// Among the values of a search key: the key is not given, and has the default of its framework.
+constexpr std::string_view usual_value;
+
 // A key that decides how a job is divided, and what a search tries for it, as a scenario has it: "8", "true",
 // "interleaved". The first value is the plainest: nothing divided, nothing recomputed, off.
 struct SearchKey {

@@ -44,7 +44,8 @@ SearchSpace::SearchSpace(Value root, std::vector<SearchKey> keys) : root_(std::m
     OpenKey& open = keys_.emplace_back();
     open.path = key.path;
     open.effect = key.effect;
-    for (const std::string& value : key.values) open.values.push_back(parse_value(value, nowhere));
+    for (const std::string& value : key.values)
+      open.values.push_back(value == strategies::usual_value ? Value{} : parse_value(value, nowhere));
     const std::size_t on = place_of(keys, key.only_with);
     // A key that the scenario gives is not open: then it is as it is.
     if (key.only_with.empty() || on >= keys_.size()) continue;
@@ -101,14 +102,14 @@ std::size_t SearchSpace::end_of_group(std::size_t index, std::size_t keys) const
 std::vector<Parameter> SearchSpace::parameters(const Choices& choices) const {
   std::vector<Parameter> result;
   for (std::size_t i = 0; i < keys_.size(); ++i)
-    if (choices[i] != left_out) result.push_back({keys_[i].path, json_of(keys_[i].values[choices[i]]).dump()});
+    if (gives(i, choices)) result.push_back({keys_[i].path, json_of(keys_[i].values[choices[i]]).dump()});
   return result;
 }
 
 Value SearchSpace::scenario(const Choices& choices) const {
   Value scenario = root_;
   for (std::size_t i = 0; i < keys_.size(); ++i)
-    if (choices[i] != left_out) set_at(scenario, keys_[i].path, keys_[i].values[choices[i]]);
+    if (gives(i, choices)) set_at(scenario, keys_[i].path, keys_[i].values[choices[i]]);
   return scenario;
 }
 
@@ -148,7 +149,7 @@ void Trial::set(const Choices& choices) {
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     const Target& target = targets_[i];
     if (target.of_training) {
-      if (choices[i] != left_out)
+      if (space_.gives(i, choices))
         set_training(scenario_.training, space_.keys()[i].path, space_.keys()[i].values[choices[i]]);
       continue;
     }
@@ -157,7 +158,7 @@ void Trial::set(const Choices& choices) {
           if (auto* const* usual = std::get_if<decltype(option)>(&target.pristine->target)) *option = **usual;
         },
         target.key->target);
-    if (choices[i] == left_out) continue;
+    if (!space_.gives(i, choices)) continue;
     const std::string mistake = set_key(space_.keys()[i].values[choices[i]], *target.key);
     sim::ensure(mistake.empty(), "the values of a search key are values of the option");
   }

@@ -50,6 +50,10 @@ class SearchSpace {
   // Of ways from `index` on that agree with it on the first `keys` keys: where they end.
   std::size_t end_of_group(std::size_t index, std::size_t keys) const;
 
+  // Whether a key is given with these choices: it matters, and does not have its usual value.
+  bool gives(std::size_t key, const Choices& choices) const {
+    return choices[key] != left_out && !keys_[key].values[choices[key]].is_null();
+  }
   // What is set, framework aside.
   std::vector<Parameter> parameters(const Choices& choices) const;
   // The scenario with it.

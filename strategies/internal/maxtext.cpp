@@ -297,7 +297,7 @@ std::vector<SearchKey> MaxText::search_keys(const Job& job) const {
   const Sizes contexts = context_sizes(job);
   const Sizes experts = expert_sizes(job);
   std::vector<SearchKey> keys{
-      sizes_key("strategy.shard", shard_sizes(job, {tensors, pipelines, contexts, experts})),
+      shard_key(job),
       sizes_key("strategy.tensor", tensors),
       sizes_key(pipeline, pipelines),
       sizes_key("strategy.num_layers_per_pipeline_stage", stage_depths(job.model.total_layers(), pipelines), pipeline),

@@ -375,8 +375,7 @@ std::vector<SearchKey> PytorchFsdp::search_keys(const Job& job) const {
   const Sizes pipelines = pipeline_sizes(job);
   std::vector<std::string_view> schedules{"zb-h1", "zb-v"};
   if (experts) schedules.emplace_back("dualpipe-v");
-  std::vector<SearchKey> keys{sizes_key("strategy.shard", shard_sizes(job, {tensors, pipelines})),
-                              switch_key("strategy.reshard_after_forward", "strategy.shard"),
+  std::vector<SearchKey> keys{shard_key(job), switch_key("strategy.reshard_after_forward"),
                               sizes_key("strategy.tensor", tensors), sizes_key("strategy.pipeline", pipelines),
                               sizes_key("strategy.context", context_sizes(job))};
   const std::vector<SearchKey> of_schedule = schedule_keys(job, pipelines, schedules);

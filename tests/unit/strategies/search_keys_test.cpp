@@ -260,12 +260,12 @@ TEST(SearchKeys, DivideLayersEvenlyOrNearlySo) {
   EXPECT_EQ(strategies::tensor_sizes(of), (strategies::Sizes{1, 2, 4, 8}));
 }
 
-TEST(SearchKeys, ShardOverDomainsAndOverAllThatIsLeft) {
+TEST(SearchKeys, ShardOverAllThatIsLeftOrOverDomains) {
   const scenarios::Scenario scenario =
       job("node: dgx-h100, nodes: 3", "llama3-8b", "global_batch: 24, micro_batch: 1, sequence: 2048", "pytorch-fsdp");
   const topology::Cluster cluster = scenarios::make_cluster(scenario);
   const strategies::Job of{scenario.model, scenario.training, scenario.accelerator, cluster};
-  EXPECT_EQ(strategies::shard_sizes(of, {{1, 2}, {1, 3}}), (strategies::Sizes{1, 2, 4, 8, 12, 24}));
+  EXPECT_EQ(strategies::shard_key(of).values, (std::vector<std::string>{"", "1", "2", "4", "8"}));
 }
 
 }  // namespace
