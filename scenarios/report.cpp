@@ -7,6 +7,7 @@
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/inference.hpp"
+#include "scenarios/internal/breakdown_words.hpp"
 #include "scenarios/internal/goodput_report.hpp"
 #include "scenarios/internal/path_report.hpp"
 #include "scenarios/internal/text.hpp"
@@ -195,17 +196,12 @@ namespace {
 std::string gibibytes(std::int64_t bytes) { return fixed(static_cast<double>(bytes) / (1LL << 30), 1) + " GiB"; }
 
 std::string breakdown_text(const Result& result) {
-  static constexpr std::array<std::string_view, breakdown_names.size()> words{
-      "matrix products",     "attention",           "memory-bound kernels", "optimizer",
-      "waiting for data",    "waiting for tensor",  "waiting for pipeline", "waiting for context",
-      "waiting for experts", "waiting for offload", "pipeline bubble",      "waiting for host",
-      "stragglers"};
   std::string text = "\nWhere the step goes, on an average device\n";
   for (std::size_t i = 0; i < breakdown_names.size(); ++i) {
     const double seconds = result.breakdown_s.at(i);
     if (seconds <= 0) continue;
     const double share = seconds / result.step_time_s;
-    text += "  " + padded_right(words.at(i), 22) + padded_left(format_seconds(seconds), 9) +
+    text += "  " + padded_right(breakdown_words.at(i), 22) + padded_left(format_seconds(seconds), 9) +
             padded_left(percent(share), 9) + "  " + bar(share) + "\n";
   }
   return text;

@@ -210,6 +210,11 @@ std::vector<WhatIf> what_if(const Scenario& scenario, const workloads::Training&
   return answers;
 }
 
+std::string_view what_if_words(std::string_view change) {
+  const auto* known = std::ranges::find(changes, change, &Change::name);
+  return known == changes.end() ? change : known->words;
+}
+
 std::string what_if_text(const Result& result) {
   if (result.what_if.empty()) return "";
   std::vector<WhatIf> sorted = result.what_if;
@@ -217,10 +222,10 @@ std::string what_if_text(const Result& result) {
   constexpr std::size_t width = 34;
   std::string text = "\nWhat would make it faster, each simulated\n";
   for (const WhatIf& answer : sorted) {
-    const auto* change = std::ranges::find(changes, answer.change, &Change::name);
     const double saved = 1 - answer.step_time_s / result.step_time_s;
     constexpr double least = 0.0005;  // what rounds to 0.0 %
-    text += "  " + padded_right(change->words, width) + padded_left(format_seconds(answer.step_time_s), 9) +
+    text += "  " + padded_right(what_if_words(answer.change), width) +
+            padded_left(format_seconds(answer.step_time_s), 9) +
             (std::abs(saved) < least ? "      as it is"
                                      : padded_left(percent(std::abs(saved)), 9) + (saved < 0 ? " more" : " less")) +
             "\n";

@@ -20,6 +20,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "scenarios/scenario.hpp"
@@ -30,6 +31,9 @@ namespace trainyard::scenarios {
 // Of the step in `result`, which was simulated with `training`. Changes that concern nothing in the step (offloading,
 // where nothing is offloaded) are left out.
 std::vector<WhatIf> what_if(const Scenario& scenario, const workloads::Training& training, const Result& result);
+
+// What a change is called among people: "network, twice the bandwidth".
+std::string_view what_if_words(std::string_view change);
 
 // For people, those that save most first; empty where nothing was asked.
 std::string what_if_text(const Result& result);

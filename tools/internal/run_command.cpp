@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "scenarios/advice.hpp"
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/layers.hpp"
 #include "scenarios/run_report.hpp"
@@ -38,6 +39,7 @@ struct RunArguments {
   bool require_fit = false;
   bool no_fold = false;
   bool what_if = false;
+  bool advise = false;
 };
 
 // "0,8": in one argument, so that a scenario after it stays a scenario.
@@ -98,6 +100,7 @@ void check_inference_arguments(const RunArguments& arguments) {
     if (!file->empty())
       wrong_argument(option, "shows a step of training, and the workload is inference; --json FILE has its result");
   if (arguments.what_if) wrong_argument("--what-if", "changes a step of training, and the workload is inference");
+  if (arguments.advise) wrong_argument("--advise", "changes how a model is trained, and the workload is inference");
 }
 
 // The trace as the page has to name it, wherever both are moved together.
@@ -119,6 +122,20 @@ void write_report(const RunArguments& arguments, const scenarios::Scenario& scen
 bool prints_an_output(const RunArguments& arguments) {
   return arguments.json == "-" || arguments.links == "-" || arguments.memory == "-" || arguments.layers == "-" ||
          arguments.report == "-";
+}
+
+void write_result(const RunArguments& arguments, const scenarios::Scenario& scenario, const scenarios::Catalog& catalog,
+                  const scenarios::Result& result) {
+  std::string json = scenarios::to_json(result);
+  std::string summary = scenarios::to_summary(scenario, result);
+  if (arguments.advise) {
+    const scenarios::Advice advice =
+        scenarios::advise(arguments.scenario, catalog, {.overrides = arguments.overrides}, result);
+    json = scenarios::to_json(result, advice);
+    summary += scenarios::to_text(advice, result);
+  }
+  if (!arguments.json.empty()) write_or_print(arguments.json, json);
+  if (!prints_an_output(arguments)) print(summary);
 }
 
 int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
@@ -152,8 +169,7 @@ int run_scenario(const RunArguments& arguments, const CommonOptions& common) {
   if (!arguments.layers.empty())
     write_or_print(arguments.layers, scenarios::layers_to_csv(scenarios::layer_rows(simulation)));
   if (reports) write_report(arguments, scenario, simulation);
-  if (!arguments.json.empty()) write_or_print(arguments.json, scenarios::to_json(simulation.result));
-  if (!prints_an_output(arguments)) print(scenarios::to_summary(scenario, simulation.result));
+  write_result(arguments, scenario, catalog, simulation.result);
   if (arguments.require_fit && !simulation.result.memory.fits) {
     std::fprintf(stderr, "trainyard: the scenario does not fit in memory\n");
     return does_not_fit;
@@ -182,6 +198,8 @@ class RunCommand : public Command {
     add_overrides(command, arguments_.overrides);
     command.add_flag("--what-if", arguments_.what_if,
                      "simulate the step also with twice the bandwidth, twice the compute, no latency and the like");
+    command.add_flag("--advise", arguments_.advise,
+                     "end with what limits the run and the changes of keys that would help most, each simulated");
     command.add_flag("--no-fold", arguments_.no_fold, "simulate every rank on its own, instead of one of each kind");
     command.add_flag("--require-fit", arguments_.require_fit, "exit with 3 when memory does not fit");
   }

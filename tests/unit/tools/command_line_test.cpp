@@ -78,6 +78,16 @@ TEST(CommandLine, WhatIfIsAPartOfTheResultAndOfTheSummary) {
                  "--what-if: changes a step of training, and the workload is inference");
 }
 
+TEST(CommandLine, AdviceEndsTheSummary) {
+  const std::string scenario = "run '" TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml' --advise";
+  const Ended ended = program(scenario);
+  EXPECT_EQ(ended.status, 0);
+  EXPECT_NE(ended.output.find("What limits it"), std::string::npos) << ended.output;
+  EXPECT_NE(program(scenario + " --json -").output.find("\"advice\": {"), std::string::npos);
+  expect_refused("run '" TRAINYARD_SOURCE_DIR "/scenarios/library/llama2-7b-inference-rtx-4090.yaml' --advise",
+                 "--advise: changes how a model is trained, and the workload is inference");
+}
+
 TEST(CommandLine, CompareTakesTwoScenariosOrOneThatIsChanged) {
   const std::string file = "'" TRAINYARD_SOURCE_DIR "/scenarios/library/gpt-1.3b-ddp-64-a100.yaml'";
   expect_refused("compare " + file, "expected two scenarios or more, or one and --set-b PATH=VALUE");
