@@ -118,9 +118,9 @@ class PlanSearch {
   void look();
   std::vector<Node> next_batch();
   Finding look_at(const Node& node);
-  Finding look_at_kernels(const Node& node, Trial& trial) const;
-  Finding look_at_schedule(const Node& node, Trial& trial) const;
-  Finding look_at_way(const Node& node, Trial& trial) const;
+  Finding look_at_kernels(const Node& node, SearchTrial& trial) const;
+  Finding look_at_schedule(const Node& node, SearchTrial& trial) const;
+  Finding look_at_way(const Node& node, SearchTrial& trial) const;
   void take(const Node& node, Finding finding);
   void add(const Node& node) {
     (node.stage == Node::Stage::fitting_way ? open_[node.space].fitting : open_[node.space].others).insert(node);
@@ -132,7 +132,7 @@ class PlanSearch {
   void visit_neighbours();
   Neighbour neighbour_of(const Result& best, const Choices& choices, Parameter change);
   Neighbour framework_neighbour(const Result& best, std::size_t space);
-  Trial& trial(std::size_t space);
+  SearchTrial& trial(std::size_t space);
   bool stopped() const { return options_.stop != nullptr && options_.stop->load(); }
   void report();
   Result in_full(const Place& place) const;
@@ -144,7 +144,7 @@ class PlanSearch {
   std::optional<Scenario> base_;  // the first framework's
   std::vector<SearchSpace> spaces_;
   std::vector<std::string> frameworks_;
-  tbb::enumerable_thread_specific<std::vector<std::unique_ptr<Trial>>> trials_;
+  tbb::enumerable_thread_specific<std::vector<std::unique_ptr<SearchTrial>>> trials_;
   std::vector<OpenNodes> open_;  // of each space
   std::vector<Place> places_;    // of the candidates
   std::vector<double> best_;     // objectives of the best, in order
@@ -230,16 +230,16 @@ void PlanSearch::open_framework(const Framework& framework, const Value& root) {
 }
 
 // Looked for again by every thread: a strategy is set up anew, and not shared.
-Trial& PlanSearch::trial(std::size_t space) {
+SearchTrial& PlanSearch::trial(std::size_t space) {
   auto& trials = trials_.local();
   trials.resize(spaces_.size());
-  if (!trials[space]) trials[space] = std::make_unique<Trial>(spaces_[space], catalog_);
+  if (!trials[space]) trials[space] = std::make_unique<SearchTrial>(spaces_[space], catalog_);
   return *trials[space];
 }
 
 void PlanSearch::enumerate() {
   tbb::parallel_for(std::size_t{0}, spaces_.size(), [&](std::size_t space) {
-    Trial& trial = this->trial(space);
+    SearchTrial& trial = this->trial(space);
     spaces_[space].enumerate([&](const Choices& choices) {
       trial.set(choices);
       return trial.refused().empty();
@@ -311,7 +311,7 @@ void PlanSearch::look() {
 
 Finding PlanSearch::look_at(const Node& node) {
   const sim::ThrowBrokenInvariants instead_of_ending;
-  Trial& trial = this->trial(node.space);
+  SearchTrial& trial = this->trial(node.space);
   switch (node.stage) {
     case Node::Stage::same_kernels:
       return look_at_kernels(node, trial);
@@ -338,7 +338,7 @@ Finding PlanSearch::look_at(const Node& node) {
 
 // The kernels of all passes, divided evenly over the devices: as they are without a schedule, on a batch that every
 // division of the devices can share, and scaled.
-Finding PlanSearch::look_at_kernels(const Node& node, Trial& trial) const {
+Finding PlanSearch::look_at_kernels(const Node& node, SearchTrial& trial) const {
   const SearchSpace& space = spaces_[node.space];
   Choices choices = space.way(node.begin);
   std::fill(choices.begin() + static_cast<std::ptrdiff_t>(space.count(SearchEffect::kernels)), choices.end(), 0);
@@ -352,7 +352,7 @@ Finding PlanSearch::look_at_kernels(const Node& node, Trial& trial) const {
   return {.bound = least_objective(options_.objective, trial.scenario(), work)};
 }
 
-Finding PlanSearch::look_at_schedule(const Node& node, Trial& trial) const {
+Finding PlanSearch::look_at_schedule(const Node& node, SearchTrial& trial) const {
   const SearchSpace& space = spaces_[node.space];
   Choices choices = space.way(node.begin);
   std::fill(choices.begin() + static_cast<std::ptrdiff_t>(space.count(SearchEffect::schedule)), choices.end(), 0);
@@ -366,7 +366,7 @@ Finding PlanSearch::look_at_schedule(const Node& node, Trial& trial) const {
   return {.bound = least_objective(options_.objective, trial.scenario(), work)};
 }
 
-Finding PlanSearch::look_at_way(const Node& node, Trial& trial) const {
+Finding PlanSearch::look_at_way(const Node& node, SearchTrial& trial) const {
   trial.set(spaces_[node.space].way(node.begin));
   if (!memory_of(trial.plan(true), smallest_memory(trial.scenario())).fits) return {.fits = false};
   const strategies::PlannedStep step = trial.plan();
@@ -508,7 +508,7 @@ void PlanSearch::find_front() {
 Neighbour PlanSearch::neighbour_of(const Result& best, const Choices& choices, Parameter change) {
   Neighbour neighbour;
   neighbour.change = std::move(change);
-  Trial& trial = this->trial(places_.front().space);
+  SearchTrial& trial = this->trial(places_.front().space);
   trial.set(choices);
   neighbour.refused = trial.refused();
   if (!neighbour.refused.empty()) return neighbour;
@@ -583,7 +583,7 @@ void PlanSearch::visit_neighbours() {
 void PlanSearch::nothing_fits() const {
   if (result_.stopped) throw ScenarioError({.file = root_.where.file}, "stopped before any plan was simulated");
   if (result_.counts.combinations == result_.counts.refused) {
-    Trial trial(spaces_.front(), catalog_);
+    SearchTrial trial(spaces_.front(), catalog_);
     trial.set(spaces_.front().consistent(Choices(std::max<std::size_t>(1, spaces_.front().keys().size()), 0)));
     const std::string why = trial.refused();
     throw ScenarioError({.file = root_.where.file}, "none of " + std::to_string(result_.counts.combinations) +

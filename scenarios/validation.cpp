@@ -90,19 +90,6 @@ bool is_collective(const Measurement& measurement) {
                              [](const auto& setting) { return setting.first.starts_with(collective_prefix); });
 }
 
-// The scenario that a row describes.
-Value root_of(const Measurement& measurement) {
-  Value root = make_map(measurement.where);
-  set_at(root, "name", make_scalar(measurement.id, measurement.where));
-  // A base comes first: what else is said of a node or a model refines it.
-  for (const bool bases : {true, false})
-    for (const auto& [path, text] : measurement.settings)
-      if (path.ends_with(".base") == bases && !path.starts_with(collective_prefix))
-        set_at(root, path,
-               text.starts_with('[') ? parse_value(text, measurement.where) : make_scalar(text, measurement.where));
-  return root;
-}
-
 // The place of a column's word among the words it may have.
 template <std::size_t size>
 std::size_t index_of(const Measurement& measurement, const std::string& column, const std::string& word,
@@ -130,13 +117,13 @@ nlohmann::json predict_collective(const Measurement& measurement, const Catalog&
     }
   }
   if (request.sizes.size() != 1) throw ScenarioError(measurement.where, "collective.bytes: expected one size");
-  Scenario scenario = read_cluster(root_of(measurement), catalog);
+  Scenario scenario = read_cluster(scenario_of(measurement), catalog);
   return nlohmann::json::parse(to_json(simulate_collectives(scenario, request))).at("rows").at(0);
 }
 
 nlohmann::json predict(const Measurement& measurement, const Catalog& catalog) {
   if (is_collective(measurement)) return predict_collective(measurement, catalog);
-  return nlohmann::json::parse(to_json(simulate(read_scenario(root_of(measurement), catalog)).result));
+  return nlohmann::json::parse(to_json(simulate(read_scenario(scenario_of(measurement), catalog)).result));
 }
 
 std::vector<ValidationRow> validate_one(const Measurement& measurement, const Catalog& catalog) {
@@ -181,6 +168,18 @@ std::vector<ValidationRow> validate_one(const Measurement& measurement, const Ca
 bool is_memory(const ValidationRow& row) { return row.field.starts_with("memory."); }
 
 }  // namespace
+
+Value scenario_of(const Measurement& measurement) {
+  Value root = make_map(measurement.where);
+  set_at(root, "name", make_scalar(measurement.id, measurement.where));
+  // A base comes first: what else is said of a node or a model refines it.
+  for (const bool bases : {true, false})
+    for (const auto& [path, text] : measurement.settings)
+      if (path.ends_with(".base") == bases && !path.starts_with(collective_prefix))
+        set_at(root, path,
+               text.starts_with('[') ? parse_value(text, measurement.where) : make_scalar(text, measurement.where));
+  return root;
+}
 
 std::string series_of(const std::string& id) {
   const std::size_t dash = id.rfind('-');

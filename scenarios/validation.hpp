@@ -31,6 +31,8 @@ struct Measurement {
 // located by line and, as column, by the number of the cell.
 std::vector<Measurement> read_measurements(const std::filesystem::path& path);
 std::vector<Measurement> built_in_measurements();
+// The scenario that a row describes.
+Value scenario_of(const Measurement& measurement);
 
 struct ValidationRow {
   std::string id;

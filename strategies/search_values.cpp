@@ -151,13 +151,9 @@ Sizes expert_tensor_sizes(const Job& job) {
 }
 
 SearchKey shard_key(const Job& job) {
-  std::set<std::int64_t> sizes;
+  SearchKey key{.path = "strategy.shard", .values = {std::string{usual_value}}};
   const std::int64_t domain = domain_devices(job.cluster);
-  for (const std::int64_t size : tensor_sizes(job))
-    if (domain % size == 0 && job.cluster.devices() % domain == 0 && domain / size < job.cluster.devices())
-      sizes.insert(domain / size);
-  SearchKey key{.path = "strategy.shard", .values = texts(sorted(sizes))};
-  key.values.insert(key.values.begin(), std::string{usual_value});
+  if (domain < job.cluster.devices()) key.values.push_back(std::to_string(domain));
   return key;
 }
 

@@ -41,7 +41,7 @@ Sizes context_sizes(const Job& job);
 Sizes expert_sizes(const Job& job);
 Sizes expert_tensor_sizes(const Job& job);
 
-// Ranks that hold one copy of sharded state: all there are for it, or those of a scale-up domain.
+// Ranks that hold one copy of sharded state: all there are for it, or as many as a scale-up domain has.
 SearchKey shard_key(const Job& job);
 
 SearchKey sizes_key(std::string path, const Sizes& sizes, std::string only_with = {});

@@ -123,7 +123,7 @@ Choices SearchSpace::consistent(Choices choices) const {
   return choices;
 }
 
-Trial::Trial(const SearchSpace& space, const Catalog& catalog)
+SearchTrial::SearchTrial(const SearchSpace& space, const Catalog& catalog)
     : space_(space),
       scenario_(read_job(space.root(), catalog)),
       cluster_(make_cluster(scenario_)),
@@ -144,7 +144,7 @@ Trial::Trial(const SearchSpace& space, const Catalog& catalog)
   }
 }
 
-void Trial::set(const Choices& choices) {
+void SearchTrial::set(const Choices& choices) {
   scenario_.training = pristine_training_;
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     const Target& target = targets_[i];
@@ -164,7 +164,7 @@ void Trial::set(const Choices& choices) {
   }
 }
 
-std::string Trial::refused() const {
+std::string SearchTrial::refused() const {
   const strategies::Job job{.model = scenario_.model,
                             .training = scenario_.training,
                             .accelerator = scenario_.accelerator,
@@ -173,7 +173,7 @@ std::string Trial::refused() const {
   return problems.empty() ? "" : problems.front().key + ": " + problems.front().message;
 }
 
-strategies::PlannedStep Trial::plan(bool for_memory_alone) const {
+strategies::PlannedStep SearchTrial::plan(bool for_memory_alone) const {
   const strategies::Job job{.model = scenario_.model,
                             .training = scenario_.training,
                             .accelerator = scenario_.accelerators.front(),
@@ -182,11 +182,11 @@ strategies::PlannedStep Trial::plan(bool for_memory_alone) const {
   return strategies::plan_on_devices(*scenario_.strategy, job, scenario_.accelerators);
 }
 
-Result Trial::simulate() const {
+Result SearchTrial::simulate() const {
   return scenarios::simulate(scenario_, {.ideal = false, .ranks = {}, .critical_path = false}).result;
 }
 
-void Trial::take_divisible_batch() {
+void SearchTrial::take_divisible_batch() {
   scenario_.training.global_batch = scenario_.training.micro_batch.value_or(1) * scenario_.devices;
 }
 

@@ -73,9 +73,9 @@ class SearchSpace {
 };
 
 // A scenario whose open keys are set again and again; one for each thread.
-class Trial {
+class SearchTrial {
  public:
-  Trial(const SearchSpace& space, const Catalog& catalog);
+  SearchTrial(const SearchSpace& space, const Catalog& catalog);
 
   const Scenario& scenario() const { return scenario_; }
   void set(const Choices& choices);
