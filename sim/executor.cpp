@@ -57,8 +57,9 @@ class Executor {
   struct RankState {
     std::int64_t host = 0;
     std::int64_t communicating_until = 0;
-    std::uint32_t call = 0;  // next block call of the program
-    std::uint32_t step = 0;  // next step of that block
+    std::uint32_t call = 0;      // next block call of the program
+    std::uint32_t step = 0;      // next step of that block
+    std::uint32_t position = 0;  // of it in the program
     std::uint32_t pending_slots = 0;
     std::uint32_t early_slots = 0;  // of communications issued before their turn in the program
     std::uint32_t next_early = 0;   // in the program's list
@@ -159,10 +160,6 @@ class Executor {
   bool wait_all(std::uint32_t rank, const Step& step, const BlockCall& call, Turn& turn);
   void account_wait(std::uint32_t rank, Outcome& outcome, const Completion& done, std::int64_t from);
   void account_exposed(std::uint32_t rank, Outcome& outcome, std::uint32_t origin, Duration exposed);
-  std::uint32_t position_of(std::uint32_t rank) const {
-    const RankState& state = ranks_[rank];
-    return programs_[index_of(population_.program_of[RankId{rank}])].first_position[state.call] + state.step;
-  }
   CriticalPath critical_path(std::size_t training) const;
   // The host let the device run dry from `from` to `to`: idle, as far as no communication issued before was under way.
   void note_gap(std::uint32_t rank, std::int64_t from, std::int64_t to) {
@@ -368,7 +365,7 @@ bool Executor::wait_all(std::uint32_t rank, const Step& step, const BlockCall& c
     take(tails[stream], stream);
   }
   for (const EventRef& ref : waits) take(events[event_of(ref, call)], stream_count_ + event_of(ref, call));
-  if (causes_) turn.cause = causes_->turn(rank, position_of(rank), latest);
+  if (causes_) turn.cause = causes_->turn(rank, ranks_[rank].position, latest);
   return true;
 }
 
@@ -833,6 +830,7 @@ void Executor::advance(std::uint32_t rank) {
         const Step& step = steps.steps[block.first + state.step];
         if (!was_issued_early(rank, step) && !execute(rank, step, call)) return issue_early(rank, program);
         ++state.step;
+        ++state.position;
       }
       state.step = 0;
       ++state.call;
@@ -845,7 +843,7 @@ void Executor::advance(std::uint32_t rank) {
 void Executor::issue_early(std::uint32_t rank, const Program& program) {
   RankState& state = ranks_[rank];
   const ProgramSteps& positions = programs_[index_of(population_.program_of[RankId{rank}])];
-  const std::uint32_t here = positions.first_position[state.call] + state.step;
+  const std::uint32_t here = state.position;
   while (state.next_early < positions.early.size() && positions.early[state.next_early].position <= here)
     ++state.next_early;
   // Receives of several streams may be ahead; each stream has at most one that was issued and whose turn is to come.
@@ -891,6 +889,7 @@ void Executor::begin_training_step(std::uint32_t rank) {
   RankState& state = ranks_[rank];
   state.call = 0;
   state.step = 0;
+  state.position = 0;
   state.next_early = 0;
   if (state.training >= outcomes_.size()) return;
   Outcome& outcome = account(rank);

@@ -109,7 +109,7 @@ class Candidates {
   std::vector<Settings> needed_for(const SearchKey& key);
   void add_options();
   void add_kernels();
-  void add(Settings settings) { all_.push_back(joined(std::move(settings), {})); }
+  void add(const Settings& settings) { all_.push_back(joined(settings, {})); }
 
   const Scenario& scenario_;
   std::map<std::string, std::string> now_;
@@ -141,7 +141,7 @@ std::vector<Settings> Candidates::needed_for(const SearchKey& key) {
   } else if (now(other->path) == other->values.front() || now(other->path).empty()) {
     values.assign(other->values.begin() + 1, other->values.end());
   }
-  const std::vector<Settings> deeper = needed_for(*other);
+  std::vector<Settings> deeper = needed_for(*other);
   if (values.empty()) return deeper;
   std::vector<Settings> all;
   if (now(other->path).empty()) all = deeper;  // what is not given may well be on

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <variant>
@@ -41,22 +42,36 @@ std::vector<Sum> sums_of(const sim::Plan& plan, const sim::CriticalPath& path) {
   return result;
 }
 
-// Operations of several blocks may be one to the reader.
+// Stages share an operation, and so do blocks: to the reader it is one.
+struct Named {
+  sim::Duration time{};
+  std::int64_t count = 0;
+  std::map<sim::ProgramId, sim::Duration> programs;
+};
+
+// The one that it takes most time in, and how many others there are.
+std::string where_of(const sim::Plan& plan, const Named& named) {
+  const auto most = std::ranges::max_element(named.programs, {}, [](const auto& program) { return program.second; });
+  const std::string& name = plan.programs[most->first].name;
+  const std::size_t others = named.programs.size() - 1;
+  return others == 0 || name.empty() ? name : name + " and " + std::to_string(others) + " more";
+}
+
 std::vector<CriticalPath::Operation> operations_of(const sim::Plan& plan, const sim::CriticalPath& path) {
-  std::map<std::tuple<std::string, std::string, sim::PathTime>, std::pair<sim::Duration, std::int64_t>> named;
+  std::map<std::pair<std::string, sim::PathTime>, Named> all;
   for (const Sum& sum : sums_of(plan, path)) {
-    const std::string& where = plan.programs[plan.program_of[sum.piece.rank]].name;
-    auto& [time, count] = named[{name_of(plan, sum.piece), where, sum.piece.time}];
-    time += sum.time;
-    count += sum.count;
+    Named& named = all[{name_of(plan, sum.piece), sum.piece.time}];
+    named.time += sum.time;
+    named.count += sum.count;
+    named.programs[plan.program_of[sum.piece.rank]] += sum.time;
   }
   std::vector<CriticalPath::Operation> operations;
-  for (const auto& [key, sum] : named)
-    operations.push_back({.name = std::get<0>(key),
-                          .where = std::get<1>(key),
-                          .category = static_cast<std::size_t>(std::get<2>(key)),
-                          .seconds = sim::to_seconds(sum.first) / static_cast<double>(path.steps),
-                          .count = sum.second / path.steps});
+  for (const auto& [key, named] : all)
+    operations.push_back({.name = key.first,
+                          .where = where_of(plan, named),
+                          .category = static_cast<std::size_t>(key.second),
+                          .seconds = sim::to_seconds(named.time) / static_cast<double>(path.steps),
+                          .count = named.count / path.steps});
   std::ranges::stable_sort(operations, std::greater<>{}, &CriticalPath::Operation::seconds);
   if (operations.size() > most_operations) operations.resize(most_operations);
   return operations;
