@@ -53,6 +53,8 @@ function(trainyard_test name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE TRAINYARD_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_link_libraries(${name} PRIVATE ${arg_USES} GTest::gtest_main trainyard_warnings)
+  # What takes a quarter of the time to compile a test; not under the dev preset, so that every test names what it uses.
+  target_precompile_headers(${name} PRIVATE <gtest/gtest.h> <algorithm> <map> <optional> <string> <variant> <vector>)
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_INTERPROCEDURAL_OPTIMIZATION)
     set_target_properties(${name} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF)
     target_compile_options(${name} PRIVATE -O1 -fno-lto)

@@ -218,13 +218,10 @@ void PlanSearch::open_framework(const Framework& framework, const Value& root) {
   const topology::Cluster cluster = make_cluster(base);
   const strategies::Job job{
       .model = base.model, .training = base.training, .accelerator = base.accelerator, .cluster = cluster};
-  std::vector<strategies::SearchKey> keys = base.strategy->search_keys(job);
+  const std::vector<strategies::SearchKey> keys = base.strategy->search_keys(job);
   if (keys.empty())
     throw ScenarioError(root.where, "has no plans to search for " + base.model.name + " on this cluster");
-  std::erase_if(keys, [&](const strategies::SearchKey& key) {
-    return std::ranges::any_of(result_.fixed, [&](const Parameter& fixed) { return fixed.path == key.path; });
-  });
-  spaces_.emplace_back(std::move(scenario), std::move(keys));
+  spaces_.emplace_back(std::move(scenario), keys);
   frameworks_.emplace_back(framework.entry.name);
   if (!base_) base_ = std::move(base);
 }

@@ -25,6 +25,32 @@ std::size_t place_of(const std::vector<SearchKey>& keys, const std::string& path
   return static_cast<std::size_t>(found - keys.begin());
 }
 
+// What a scenario gives at a path such as "strategy.tensor".
+const Value* given_at(const Value& root, const std::string& path) {
+  const std::size_t dot = path.find('.');
+  const Value* section = root.find(path.substr(0, dot));
+  return section == nullptr ? nullptr : section->find(path.substr(dot + 1));
+}
+
+// Those that the scenario leaves open, and that matter with what it gives.
+std::vector<SearchKey> open_keys(const Value& root, const std::vector<SearchKey>& keys) {
+  std::vector<SearchKey> open;
+  for (const SearchKey& key : keys) {
+    if (given_at(root, key.path) != nullptr) continue;
+    open.push_back(key);
+    const std::size_t on = place_of(keys, key.only_with);
+    if (key.only_with.empty() || place_of(open, key.only_with) < open.size()) continue;
+    const Value* given = on < keys.size() ? given_at(root, key.only_with) : nullptr;
+    const bool matters = given != nullptr && (key.only_value.empty() ? given->scalar != keys[on].values.front()
+                                                                     : given->scalar == key.only_value);
+    if (!matters)
+      open.pop_back();
+    else
+      open.back().only_with.clear();
+  }
+  return open;
+}
+
 // A key has at least the effect of the one that it depends on, so that it never comes before it.
 void raise_effects(std::vector<SearchKey>& keys) {
   for (SearchKey& key : keys) {
@@ -36,6 +62,7 @@ void raise_effects(std::vector<SearchKey>& keys) {
 }  // namespace
 
 SearchSpace::SearchSpace(Value root, std::vector<SearchKey> keys) : root_(std::move(root)) {
+  keys = open_keys(root_, keys);
   raise_effects(keys);
   std::ranges::stable_sort(keys, {}, &SearchKey::effect);
   const Location nowhere{};
@@ -47,7 +74,6 @@ SearchSpace::SearchSpace(Value root, std::vector<SearchKey> keys) : root_(std::m
     for (const std::string& value : key.values)
       open.values.push_back(value == strategies::usual_value ? Value{} : parse_value(value, nowhere));
     const std::size_t on = place_of(keys, key.only_with);
-    // A key that the scenario gives is not open: then it is as it is.
     if (key.only_with.empty() || on >= keys_.size()) continue;
     open.only_with = on;
     if (key.only_value.empty()) continue;

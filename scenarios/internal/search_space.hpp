@@ -34,7 +34,7 @@ class SearchSpace {
     std::optional<std::uint8_t> only_value{};  // of that key; absent: any but its first
   };
 
-  // `root` is a scenario with the framework and without the keys that are open.
+  // `root` is a scenario with the framework; those of the keys that it does not give are open.
   SearchSpace(Value root, std::vector<strategies::SearchKey> keys);
 
   const Value& root() const { return root_; }

@@ -70,6 +70,15 @@ TEST(PlanSearch, APlanIsWhatRunSaysOfIt) {
   }
 }
 
+TEST(PlanSearch, WhatDependsOnAGivenKeyIsSearchedWhereItMatters) {
+  const auto searched = [](const std::string& schedule) {
+    const SearchResult result = search({"strategy.schedule=" + schedule});
+    return std::ranges::find(result.searched, "strategy.virtual_pipeline", &SearchedKey::path) != result.searched.end();
+  };
+  EXPECT_FALSE(searched("1f1b"));
+  EXPECT_TRUE(searched("interleaved"));
+}
+
 TEST(PlanSearch, EverythingIsCountedOnce) {
   const SearchResult result = search({});
   const SearchCounts& counts = result.counts;
