@@ -364,10 +364,8 @@ std::vector<SearchKey> Deepspeed::search_keys(const Job& job) const {
   keys.insert(keys.end(),
               {sizes_key("strategy.pipeline", pipeline_sizes(job)), sizes_key("strategy.context", context_sizes(job)),
                micro_batch_key(job), recompute_key(job)});
-  // Not so the stages of a pipeline, whose engine accumulates gradients with kernels of its own.
-  return with_effect(std::move(keys), SearchEffect::state,
-                     {"strategy.zero_stage", "strategy.overlap_comm", "strategy.zero_hpz_partition_size",
-                      "strategy.offload_optimizer_device", "strategy.offload_param_device"});
+  // Optimizers of different stages accumulate gradients with kernels of their own, and so does the pipeline engine.
+  return with_effect(std::move(keys), SearchEffect::state, {"strategy.overlap_comm"});
 }
 
 }  // namespace trainyard::strategies
