@@ -48,8 +48,8 @@ class RunReport(unittest.TestCase):
         view = self.pipeline()
         self.assertEqual(view.driver.title, "GPT 14.6B with ZB-H2 on 16 A100 – Trainyard")
         self.assertEqual([link.text for link in view.find_all("#contents a")],
-                         ["Summary", "Where the step goes", "Memory", "What ranks do when", "Communication", "Links",
-                          "Layers and operators", "Scenario"])
+                         ["Summary", "Where the step goes", "What decides the step", "Memory", "What ranks do when",
+                          "Communication", "Links", "Layers and operators", "Scenario"])
         self.assertIn("from scenario gpt-14.6b-zb-h2-16-a100.yaml", view.find("footer").text)
         self.assertIn("schedule: zb-h2", view.find("#scenario pre").text)
         view.screenshot("pipeline-1400.png")
