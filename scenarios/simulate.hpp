@@ -30,7 +30,7 @@ struct CriticalPath {
   Breakdown breakdown_s{};
   struct Operation {
     std::string name;          // of a kernel or communication, or of what else takes time
-    std::string where;         // "stage 3", the name of the programs that it belongs to
+    std::string where;         // "stage 14 and 15 more": the program where it takes most, and how many others
     std::size_t category = 0;  // into breakdown_names
     double seconds = 0;
     std::int64_t count = 0;  // times that it stands on the path
