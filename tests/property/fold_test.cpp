@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdlib>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -16,23 +14,12 @@
 #include "scenarios/internal/document.hpp"
 #include "scenarios/layers.hpp"
 #include "scenarios/simulate.hpp"
+#include "tests/support/random_choices.hpp"
 
 namespace trainyard {
 namespace {
 
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : bits_(seed) {}
-  template <class Value, std::size_t count>
-  Value of(const std::array<Value, count>& values) {
-    return values.at(static_cast<std::size_t>(bits_() % count));
-  }
-  bool one_in(std::uint64_t n) { return bits_() % n == 0; }
-  std::int64_t below(std::int64_t n) { return static_cast<std::int64_t>(bits_() % static_cast<std::uint64_t>(n)); }
-
- private:
-  std::mt19937_64 bits_;
-};
+using Random = tests::RandomChoices;
 
 std::string number(std::int64_t value) { return std::to_string(value); }
 
@@ -199,15 +186,10 @@ std::string layers_of(const scenarios::Simulation& simulation) {
   return scenarios::layers_to_csv(scenarios::layer_rows(simulation));
 }
 
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
-
 TEST(FoldTest, GivesEveryTimestampAndEveryFieldOfTheUnfoldedRun) {
   const scenarios::Catalog catalog;
-  const std::uint64_t cases = from_environment("TRAINYARD_FOLD_CASES", 400);
-  const std::uint64_t first = from_environment("TRAINYARD_FOLD_SEED", 1);
+  const std::uint64_t cases = tests::from_environment("TRAINYARD_FOLD_CASES", 400);
+  const std::uint64_t first = tests::from_environment("TRAINYARD_FOLD_SEED", 1);
   std::uint64_t simulated_cases = 0;
   std::uint64_t folded_cases = 0;
   std::uint64_t contended_cases = 0;

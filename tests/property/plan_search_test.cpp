@@ -10,29 +10,17 @@
 
 #include <array>
 #include <cstdint>
-#include <cstdlib>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "scenarios/diagnostics.hpp"
 #include "scenarios/internal/document.hpp"
+#include "tests/support/random_choices.hpp"
 
 namespace trainyard {
 namespace {
 
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : bits_(seed) {}
-  template <class Value, std::size_t count>
-  Value of(const std::array<Value, count>& values) {
-    return values.at(static_cast<std::size_t>(bits_() % count));
-  }
-  bool one_in(std::uint64_t n) { return bits_() % n == 0; }
-
- private:
-  std::mt19937_64 bits_;
-};
+using Random = tests::RandomChoices;
 
 // A small job on few devices with little memory, so that plans differ in what fits; some keys are given, so that the
 // space stays small.
@@ -68,11 +56,6 @@ std::string random_scenario(std::uint64_t seed) {
   return text + "}\n";
 }
 
-std::uint64_t setting(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
-
 struct Search {
   scenarios::SearchResult result;
   std::string refused;
@@ -89,8 +72,8 @@ Search search(const std::string& text, scenarios::SearchOptions options, bool ex
 }
 
 TEST(PlanSearchProperty, FindsWhatSimulatingEverythingFinds) {
-  const std::uint64_t cases = setting("TRAINYARD_SEARCH_CASES", 12);
-  const std::uint64_t first = setting("TRAINYARD_SEARCH_SEED", 1);
+  const std::uint64_t cases = tests::from_environment("TRAINYARD_SEARCH_CASES", 12);
+  const std::uint64_t first = tests::from_environment("TRAINYARD_SEARCH_SEED", 1);
   std::uint64_t searched = 0;
   std::int64_t simulated = 0;
   std::int64_t all = 0;

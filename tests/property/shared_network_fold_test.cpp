@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdlib>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -18,6 +17,7 @@
 
 #include "sim/executor.hpp"
 #include "tests/support/plan_sketch.hpp"
+#include "tests/support/random_choices.hpp"
 
 namespace trainyard::sim {
 namespace {
@@ -522,14 +522,9 @@ std::string difference(const Outcome& a, const Outcome& b) {
   return found;
 }
 
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? otherwise : std::strtoull(value, nullptr, 10);
-}
-
 TEST(SharedNetworkFoldTest, GivesEveryTimestampAndEverySumOfTheUnfoldedRunInAnyOrder) {
-  const std::uint64_t cases = from_environment("TRAINYARD_FOLD_CASES", 400);
-  const std::uint64_t first = from_environment("TRAINYARD_FOLD_SEED", 1);
+  const std::uint64_t cases = tests::from_environment("TRAINYARD_FOLD_CASES", 400);
+  const std::uint64_t first = tests::from_environment("TRAINYARD_FOLD_SEED", 1);
   std::uint64_t folded_cases = 0;
   std::uint64_t halved_cases = 0;
   std::uint64_t contended_cases = 0;
